@@ -1,0 +1,1 @@
+//! Containers: spec, plan, system calls and the keeper.

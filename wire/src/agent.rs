@@ -1,0 +1,323 @@
+//! The protocol between an agent and the coordinator: length-delimited protobuf frames, both ways
+//! over one connection.
+//!
+//! The agent opens, sends [`Register`], gets [`Registered`] and then [`ToAgent`] messages. It
+//! answers with [`FromAgent`]. Invariants: a status update is repeated until its uuid is
+//! acknowledged, and the next one of the same task is not sent before; a launch may arrive twice
+//! and is carried out once, keyed by task id, also after the task has ended.
+//!
+//! Field numbers are never reused: an old agent speaks to a new coordinator.
+
+use std::collections::BTreeMap;
+
+use crate::resources::{PortRange, PortRanges, Resources};
+use crate::units::{Bytes, MilliCpu};
+
+/// Largest frame in bytes; a longer one ends the connection.
+pub const FRAME_MAX_BYTES: usize = 4 << 20;
+/// How often each side sends at least something, in milliseconds.
+pub const HEARTBEAT_MS: u64 = 1_000;
+/// Silence after which a side takes the connection for dead, in milliseconds.
+pub const SILENCE_MAX_MS: u64 = 10_000;
+
+/// [`Resources`] on the wire.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ResourcesMessage {
+    /// Thousandths of a CPU.
+    #[prost(uint64, tag = "1")]
+    pub cpus_milli: u64,
+    /// Memory in bytes.
+    #[prost(uint64, tag = "2")]
+    pub mem_bytes: u64,
+    /// Disk in bytes.
+    #[prost(uint64, tag = "3")]
+    pub disk_bytes: u64,
+    /// Whole GPUs.
+    #[prost(uint64, tag = "4")]
+    pub gpus: u64,
+    /// Port ranges as pairs: first, last, first, last …
+    #[prost(uint32, repeated, tag = "5")]
+    pub ports: Vec<u32>,
+}
+
+impl From<&Resources> for ResourcesMessage {
+    fn from(r: &Resources) -> Self {
+        let pair = |p: &PortRange| [u32::from(p.begin), u32::from(p.end)];
+        Self {
+            cpus_milli: r.cpus.0,
+            mem_bytes: r.mem.0,
+            disk_bytes: r.disk.0,
+            gpus: r.gpus,
+            ports: r.ports.ranges().iter().flat_map(pair).collect(),
+        }
+    }
+}
+
+impl From<&ResourcesMessage> for Resources {
+    /// Total: ports outside 0–65535 are left out.
+    fn from(m: &ResourcesMessage) -> Self {
+        let range = |p: &[u32]| {
+            Some(PortRange { begin: u16::try_from(p[0]).ok()?, end: u16::try_from(p[1]).ok()? })
+        };
+        Self {
+            cpus: MilliCpu(m.cpus_milli),
+            mem: Bytes(m.mem_bytes),
+            disk: Bytes(m.disk_bytes),
+            gpus: m.gpus,
+            ports: PortRanges::new(m.ports.chunks_exact(2).filter_map(range).collect::<Vec<_>>()),
+        }
+    }
+}
+
+/// First message of an agent on a connection.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Register {
+    /// Empty on the very first start; the coordinator then mints one.
+    #[prost(string, tag = "1")]
+    pub agent_id: String,
+    /// Name or address under which tasks of this node are reached.
+    #[prost(string, tag = "2")]
+    pub hostname: String,
+    /// `host:port` of the agent's own HTTP listener, as the coordinator reaches it.
+    #[prost(string, tag = "3")]
+    pub http_address: String,
+    /// All that tasks may use.
+    #[prost(message, optional, tag = "4")]
+    pub resources: Option<ResourcesMessage>,
+    /// Attributes as text by name.
+    #[prost(btree_map = "string, string", tag = "5")]
+    pub attributes: BTreeMap<String, String>,
+    /// Every task the agent knows, ended but not yet acknowledged ones too.
+    #[prost(message, repeated, tag = "6")]
+    pub tasks: Vec<KnownTask>,
+    /// Version of the agent's binary.
+    #[prost(string, tag = "7")]
+    pub version: String,
+    /// What this node cannot do (missing kernel features), each a short sentence.
+    #[prost(string, repeated, tag = "8")]
+    pub lacks: Vec<String>,
+}
+
+/// A task in [`Register`].
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct KnownTask {
+    /// Its id.
+    #[prost(string, tag = "1")]
+    pub task_id: String,
+    /// Its latest state as a number of [`crate::task::TaskState`].
+    #[prost(int32, tag = "2")]
+    pub state: i32,
+}
+
+/// Answer to [`Register`].
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Registered {
+    /// The agent's id from now on.
+    #[prost(string, tag = "1")]
+    pub agent_id: String,
+}
+
+/// How a task reaches the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum NetworkMode {
+    /// The node's own network.
+    Host = 0,
+    /// An address of its own on the node's bridge, host ports mapped to it.
+    Bridge = 1,
+}
+
+/// One port of a task.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PortMapping {
+    /// Port on the node; 0 when none is mapped.
+    #[prost(uint32, tag = "1")]
+    pub host_port: u32,
+    /// Port inside the container (bridge mode).
+    #[prost(uint32, tag = "2")]
+    pub container_port: u32,
+    /// `tcp`, `udp` or `udp,tcp`.
+    #[prost(string, tag = "3")]
+    pub protocol: String,
+    /// Name, may be empty.
+    #[prost(string, tag = "4")]
+    pub name: String,
+}
+
+/// A host directory or file seen inside the container.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct HostVolume {
+    /// Absolute path on the node.
+    #[prost(string, tag = "1")]
+    pub host_path: String,
+    /// Path inside; relative ones lie in the sandbox.
+    #[prost(string, tag = "2")]
+    pub container_path: String,
+    /// Whether writes are refused.
+    #[prost(bool, tag = "3")]
+    pub read_only: bool,
+}
+
+/// Launch a task. Idempotent by `task_id`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Launch {
+    /// Task id.
+    #[prost(string, tag = "1")]
+    pub task_id: String,
+    /// Task name, for people.
+    #[prost(string, tag = "2")]
+    pub name: String,
+    /// The framework it belongs to.
+    #[prost(string, tag = "3")]
+    pub framework_id: String,
+    /// What it may use; limits follow from this.
+    #[prost(message, optional, tag = "4")]
+    pub resources: Option<ResourcesMessage>,
+    /// Run by `/bin/sh -c`; empty when `args` or the image say what to run.
+    #[prost(string, tag = "5")]
+    pub shell: String,
+    /// Argument vector when there is no `shell`: all of it for a native task, appended to the
+    /// image's entrypoint otherwise (Marathon's `args`).
+    #[prost(string, repeated, tag = "6")]
+    pub args: Vec<String>,
+    /// Environment from the scheduler; the agent adds `MESOS_*` and `PATH`. The scheduler's wins.
+    #[prost(btree_map = "string, string", tag = "7")]
+    pub env: BTreeMap<String, String>,
+    /// User name or `uid[:gid]`; empty: the image's, else root.
+    #[prost(string, tag = "8")]
+    pub user: String,
+    /// Image reference; empty: native, on the host's files.
+    #[prost(string, tag = "9")]
+    pub image: String,
+    /// Ask the registry even if the image is here.
+    #[prost(bool, tag = "10")]
+    pub force_pull: bool,
+    /// A number of [`NetworkMode`].
+    #[prost(enumeration = "NetworkMode", tag = "11")]
+    pub network: i32,
+    /// Its ports.
+    #[prost(message, repeated, tag = "12")]
+    pub ports: Vec<PortMapping>,
+    /// From SIGTERM to SIGKILL, in milliseconds.
+    #[prost(uint64, tag = "13")]
+    pub kill_grace_ms: u64,
+    /// Labels, shown in the APIs.
+    #[prost(btree_map = "string, string", tag = "14")]
+    pub labels: BTreeMap<String, String>,
+    /// Host paths to bind.
+    #[prost(message, repeated, tag = "15")]
+    pub volumes: Vec<HostVolume>,
+}
+
+/// Coordinator to agent.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ToAgent {
+    /// What is asked; none is a heartbeat.
+    #[prost(oneof = "to_agent::Kind", tags = "1, 2, 3, 4, 5")]
+    pub kind: Option<to_agent::Kind>,
+}
+
+/// Kinds of [`ToAgent`].
+pub mod to_agent {
+    /// One of them.
+    #[derive(Clone, PartialEq, prost::Oneof)]
+    pub enum Kind {
+        /// Answer to the registration.
+        #[prost(message, tag = "1")]
+        Registered(super::Registered),
+        /// Start a task.
+        #[prost(message, tag = "2")]
+        Launch(super::Launch),
+        /// End a task.
+        #[prost(message, tag = "3")]
+        Kill(super::Kill),
+        /// A status update is durable at the coordinator.
+        #[prost(message, tag = "4")]
+        Acknowledge(super::Acknowledge),
+        /// The registration is refused; the connection ends after it.
+        #[prost(string, tag = "5")]
+        Refused(String),
+    }
+}
+
+/// End a task. Idempotent; a repeat may only shorten the grace.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Kill {
+    /// Task id.
+    #[prost(string, tag = "1")]
+    pub task_id: String,
+    /// From SIGTERM to SIGKILL, in milliseconds.
+    #[prost(uint64, tag = "2")]
+    pub grace_ms: u64,
+}
+
+/// A status update is durable at the coordinator.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Acknowledge {
+    /// Task id.
+    #[prost(string, tag = "1")]
+    pub task_id: String,
+    /// The update's uuid, 16 bytes.
+    #[prost(bytes = "vec", tag = "2")]
+    pub uuid: Vec<u8>,
+}
+
+/// Agent to coordinator.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct FromAgent {
+    /// What is said; none is a heartbeat.
+    #[prost(oneof = "from_agent::Kind", tags = "1, 2")]
+    pub kind: Option<from_agent::Kind>,
+}
+
+/// Kinds of [`FromAgent`].
+pub mod from_agent {
+    /// One of them.
+    #[derive(Clone, PartialEq, prost::Oneof)]
+    pub enum Kind {
+        /// Opens the connection.
+        #[prost(message, tag = "1")]
+        Register(super::Register),
+        /// A task changed.
+        #[prost(message, tag = "2")]
+        Status(super::StatusUpdate),
+    }
+}
+
+/// A task changed. Repeated until acknowledged.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct StatusUpdate {
+    /// Task id.
+    #[prost(string, tag = "1")]
+    pub task_id: String,
+    /// 16 bytes, new for each update.
+    #[prost(bytes = "vec", tag = "2")]
+    pub uuid: Vec<u8>,
+    /// The state.
+    #[prost(enumeration = "crate::task::TaskState", tag = "3")]
+    pub state: i32,
+    /// Why, where there is a why.
+    #[prost(enumeration = "crate::task::Reason", optional, tag = "4")]
+    pub reason: Option<i32>,
+    /// For people; bounded by the agent.
+    #[prost(string, tag = "5")]
+    pub message: String,
+    /// When it happened on the node, milliseconds since the epoch.
+    #[prost(uint64, tag = "6")]
+    pub timestamp_ms: u64,
+    /// The container, once there is one.
+    #[prost(string, tag = "7")]
+    pub container_id: String,
+    /// The container's own address in bridge mode, else empty.
+    #[prost(string, tag = "8")]
+    pub ip_address: String,
+    /// Process id of the container's first process on the node; 0 when there is none.
+    #[prost(uint32, tag = "9")]
+    pub pid: u32,
+    /// Exit status as the shell counts it (128 + signal), once it ended by itself.
+    #[prost(int32, optional, tag = "10")]
+    pub exit_code: Option<i32>,
+    /// The sandbox on the node, for `/files`.
+    #[prost(string, tag = "11")]
+    pub sandbox: String,
+}

@@ -1,0 +1,116 @@
+//! States of a task and the reasons behind them, by the names and numbers of Mesos v1.
+
+use serde::{Deserialize, Serialize};
+
+/// `TaskState` of `mesos.proto` (v1). Stored and sent by number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Serialize, Deserialize, prost::Enumeration)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[repr(i32)]
+pub enum TaskState {
+    /// Accepted, not yet started.
+    TaskStaging = 6,
+    /// Its container is being made.
+    TaskStarting = 0,
+    /// Its process runs.
+    TaskRunning = 1,
+    /// A kill was asked for and is under way.
+    TaskKilling = 8,
+    /// Ended with exit status 0.
+    TaskFinished = 2,
+    /// Ended otherwise.
+    TaskFailed = 3,
+    /// Ended because a kill was asked for.
+    TaskKilled = 4,
+    /// Its definition cannot be run.
+    TaskError = 7,
+    /// Not known where it went (for frameworks without PARTITION_AWARE).
+    TaskLost = 5,
+    /// Never launched.
+    TaskDropped = 9,
+    /// Its node does not answer.
+    TaskUnreachable = 10,
+    /// Its node is there and does not know it.
+    TaskGone = 11,
+    /// An operator said that its node is gone.
+    TaskGoneByOperator = 12,
+    /// The coordinator does not know it.
+    TaskUnknown = 13,
+}
+
+impl TaskState {
+    /// Whether nothing follows this state.
+    #[must_use]
+    pub fn is_terminal(self) -> bool {
+        !matches!(
+            self,
+            Self::TaskStaging
+                | Self::TaskStarting
+                | Self::TaskRunning
+                | Self::TaskKilling
+                | Self::TaskUnreachable
+        )
+    }
+
+    /// The name in the APIs, such as `TASK_RUNNING`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TaskStaging => "TASK_STAGING",
+            Self::TaskStarting => "TASK_STARTING",
+            Self::TaskRunning => "TASK_RUNNING",
+            Self::TaskKilling => "TASK_KILLING",
+            Self::TaskFinished => "TASK_FINISHED",
+            Self::TaskFailed => "TASK_FAILED",
+            Self::TaskKilled => "TASK_KILLED",
+            Self::TaskError => "TASK_ERROR",
+            Self::TaskLost => "TASK_LOST",
+            Self::TaskDropped => "TASK_DROPPED",
+            Self::TaskUnreachable => "TASK_UNREACHABLE",
+            Self::TaskGone => "TASK_GONE",
+            Self::TaskGoneByOperator => "TASK_GONE_BY_OPERATOR",
+            Self::TaskUnknown => "TASK_UNKNOWN",
+        }
+    }
+}
+
+/// `TaskStatus.Reason` of `mesos.proto` (v1): those that are used so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Serialize, Deserialize, prost::Enumeration)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[repr(i32)]
+pub enum Reason {
+    /// The command ended with a status other than 0, or could not be executed.
+    ReasonCommandExecutorFailed = 0,
+    /// Over its memory limit: killed by the kernel.
+    ReasonContainerLimitationMemory = 8,
+    /// The agent was restarted and could not take the task up again.
+    ReasonAgentRestarted = 12,
+    /// The definition is not valid on this node.
+    ReasonTaskInvalid = 15,
+    /// Image, root, network or process could not be made.
+    ReasonContainerLaunchFailed = 21,
+    /// Killed before it was launched.
+    ReasonTaskKilledDuringLaunch = 30,
+    /// Stated in answer to a question about what is known.
+    ReasonReconciliation = 9,
+    /// The agent is gone for good.
+    ReasonAgentRemoved = 11,
+}
+
+impl Reason {
+    /// The name in the APIs, such as `REASON_CONTAINER_LAUNCH_FAILED`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ReasonCommandExecutorFailed => "REASON_COMMAND_EXECUTOR_FAILED",
+            Self::ReasonContainerLimitationMemory => "REASON_CONTAINER_LIMITATION_MEMORY",
+            Self::ReasonAgentRestarted => "REASON_AGENT_RESTARTED",
+            Self::ReasonTaskInvalid => "REASON_TASK_INVALID",
+            Self::ReasonContainerLaunchFailed => "REASON_CONTAINER_LAUNCH_FAILED",
+            Self::ReasonTaskKilledDuringLaunch => "REASON_TASK_KILLED_DURING_LAUNCH",
+            Self::ReasonReconciliation => "REASON_RECONCILIATION",
+            Self::ReasonAgentRemoved => "REASON_AGENT_REMOVED",
+        }
+    }
+}
