@@ -1,1 +1,11 @@
-//! Node tests.
+//! Tests of one node: the real binary, the real kernel, real registries. Need root; without it
+//! they fail and say so.
+
+mod bad_input;
+mod bridge;
+mod cli;
+mod image;
+mod scale;
+mod service;
+mod stop;
+mod survival;
