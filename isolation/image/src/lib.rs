@@ -1,1 +1,28 @@
 //! OCI images: registry client, content store, layer unpacking.
+//!
+//! It decides what an image reference means, which bytes of a registry are believed (those whose
+//! digest matches, within stated bounds) and how a layer becomes a directory that overlayfs can
+//! stack. It deliberately does not start, mount or delete anything that a container uses, and it
+//! keeps no credentials.
+//!
+//! Invariants: nothing below `layers/` is ever a part of a layer; nothing is written outside of
+//! the store's directory, whatever a layer says; no input from a registry panics.
+//!
+//! ```text
+//! Reference ──pull──▶ registry: manifest, config ──▶ per layer, several at once:
+//!   HTTP body ─▶ sha256(blob) ─▶ gunzip ─▶ sha256(diff) ─▶ tar entries ─▶ tmp/… ─▶ layers/…
+//! ```
+
+#![expect(dead_code, reason = "signatures first, the rest follows")]
+
+mod config;
+mod digest;
+mod progress;
+mod reference;
+mod store;
+
+pub use config::ImageConfig;
+pub use digest::{Digest, DigestError};
+pub use progress::{LayerProgress, LayerState, Progress, ProgressFn};
+pub use reference::{DEFAULT_REGISTRY, Reference, ReferenceError};
+pub use store::{Image, OpenError, PullError, PullOptions, Store, StoreConfig};
