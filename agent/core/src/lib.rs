@@ -1,1 +1,37 @@
-//! The decisions of an agent, pure.
+//! The decisions of an agent, pure: what to do with a task from its launch to the acknowledgement
+//! of its last status update, and what to make of the tasks found after a restart.
+//!
+//! [`Tasks::step`] takes the time, an [`Event`] and appends [`Action`]s; the shell (`gantry-agent`)
+//! carries them out in order and reports back with events. No clock, randomness, files, sockets or
+//! threads here: time and the seed of new uuids are arguments, maps are ordered.
+//!
+//! It deliberately does not know what an image, a namespace or a keeper looks like: those are
+//! steps that the shell is asked for and that succeed or fail with a sentence for people.
+//!
+//! Invariants (held by `tests/histories.rs` over seeded random histories):
+//! - at most one status update of a task is in flight;
+//! - a task gets exactly one terminal update, and it is its last;
+//! - a container is started at most once, also across restarts of the agent;
+//! - what an acknowledgement or a `Forget` rests on was asked to be saved before.
+#![deny(missing_docs)]
+
+mod action;
+mod checkpoint;
+mod ending;
+mod event;
+mod history;
+mod moment;
+mod recovery;
+mod task;
+mod tasks;
+mod updates;
+
+pub use action::{Action, Signal};
+pub use checkpoint::{Checkpoint, Stage};
+pub use ending::Exit;
+pub use event::{Event, KeeperId, Seen};
+pub use history::HISTORY_MAX;
+pub use moment::Now;
+pub use task::{KILL_REPEAT_MS, MESSAGE_MAX_BYTES, TaskView};
+pub use tasks::{TASKS_MAX, Tasks};
+pub use updates::{RETRY_FIRST_MS, RETRY_MAX_MS};

@@ -1,0 +1,81 @@
+//! What a step asks the shell to do. Actions are carried out in the order given; in particular
+//! nothing after a [`Action::Save`] may happen before the save is on disk.
+
+use gantry_wire::agent::StatusUpdate;
+use gantry_wire::ids::{ContainerId, TaskId};
+
+/// A signal for every process of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGTERM.
+    Terminate,
+    /// SIGKILL.
+    Kill,
+}
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Write the task's checkpoint ([`crate::Tasks::checkpoint`]).
+    Save {
+        /// Whose.
+        task: TaskId,
+        /// Whether it must survive a power cut before the next action; otherwise surviving the
+        /// death of the process is enough.
+        sync: bool,
+    },
+    /// The terminal update was acknowledged: remove the checkpoint and forget the task.
+    Discard {
+        /// Whose.
+        task: TaskId,
+    },
+    /// Make the image present. Answer: `Pulled` or `PullFailed`.
+    Pull {
+        /// For this task.
+        task: TaskId,
+    },
+    /// The image is not wanted any more; an answer is not needed.
+    CancelPull {
+        /// For this task.
+        task: TaskId,
+    },
+    /// Check that its host ports are free and give it its network; must be idempotent.
+    /// Answer: `Attached` or `AttachFailed`.
+    Attach {
+        /// For this task.
+        task: TaskId,
+    },
+    /// Hand the container to the keeper; idempotent by container id.
+    /// Answer: `Started` or `StartFailed`, later `Exited`.
+    Start {
+        /// The task.
+        task: TaskId,
+    },
+    /// Signal every process of a container.
+    Signal {
+        /// Which.
+        container: ContainerId,
+        /// What.
+        signal: Signal,
+    },
+    /// The task ended and that is on disk: let the keeper forget the container, give its
+    /// network back, remove its private directory. Must be idempotent.
+    Release {
+        /// The task.
+        task: TaskId,
+        /// Its container.
+        container: ContainerId,
+    },
+    /// A container that belongs to no task runs: kill it. Its exit comes as an event.
+    Destroy {
+        /// Which.
+        container: ContainerId,
+    },
+    /// A container that belongs to no task has ended: let the keeper forget it.
+    Forget {
+        /// Which.
+        container: ContainerId,
+    },
+    /// Send to the coordinator.
+    Send(StatusUpdate),
+}

@@ -1,0 +1,49 @@
+//! What must be known of a task after the agent died at any point. The shell writes it to disk;
+//! the form there is the shell's business.
+
+use gantry_wire::agent::{Launch, StatusUpdate};
+use gantry_wire::ids::{ContainerId, TaskId};
+use gantry_wire::task::TaskState;
+
+use crate::event::KeeperId;
+
+/// How far a task had come, as far as recovery must tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// The keeper was never asked to start it.
+    Accepted,
+    /// The keeper may have been asked.
+    Starting,
+    /// It ran.
+    Running,
+    /// It is over; only its updates remain.
+    Ended,
+}
+
+/// A task as it is saved.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checkpoint {
+    /// Its id.
+    pub task: TaskId,
+    /// What was asked for.
+    pub launch: Launch,
+    /// Its container.
+    pub container: ContainerId,
+    /// Its sandbox on the node.
+    pub sandbox: String,
+    /// How far it came.
+    pub stage: Stage,
+    /// Its latest state.
+    pub state: TaskState,
+    /// Its own address, or empty.
+    pub ip: String,
+    /// Its first process, or 0.
+    pub pid: u32,
+    /// The keeper that may have been asked to start it.
+    pub keeper: Option<KeeperId>,
+    /// Whether a kill was asked for, and with what grace in milliseconds.
+    pub kill_grace_ms: Option<u64>,
+    /// Updates without acknowledgement, oldest first.
+    pub pending: Vec<StatusUpdate>,
+}

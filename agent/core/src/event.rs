@@ -1,0 +1,115 @@
+//! What happens to an agent's tasks, as the shell reports it.
+
+use std::collections::BTreeMap;
+
+use gantry_wire::agent::Launch;
+use gantry_wire::ids::{ContainerId, TaskId};
+
+use crate::ending::Exit;
+
+/// One life of a keeper; minted by the shell when it starts one, and kept on disk beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct KeeperId(pub u64);
+
+/// A container as the keeper lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// Its first process lives.
+    Running {
+        /// Process id on the node.
+        pid: u32,
+    },
+    /// It ended and waits to be forgotten.
+    Exited(Exit),
+}
+
+/// One thing that happened.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// The coordinator wants a task. A task id that was ever seen is left alone.
+    Launch {
+        /// The checked id of `launch`.
+        task: TaskId,
+        /// What to run.
+        launch: Box<Launch>,
+        /// Minted by the shell, used only if the launch is new.
+        container: ContainerId,
+        /// Directory of the sandbox on the node, for updates.
+        sandbox: String,
+    },
+    /// The coordinator wants a task to end.
+    Kill {
+        /// Which.
+        task: TaskId,
+        /// From SIGTERM to SIGKILL.
+        grace_ms: u64,
+    },
+    /// An update is durable at the coordinator.
+    Acknowledge {
+        /// Whose.
+        task: TaskId,
+        /// The update's.
+        uuid: Vec<u8>,
+    },
+    /// The agent is registered (again): every pending update is sent anew.
+    Connected,
+    /// The connection is gone: nothing is sent until the next `Connected`.
+    Disconnected,
+    /// The image is present.
+    Pulled {
+        /// For this task.
+        task: TaskId,
+    },
+    /// The image cannot be had.
+    PullFailed {
+        /// For this task.
+        task: TaskId,
+        /// For people.
+        cause: String,
+    },
+    /// The network is ready.
+    Attached {
+        /// For this task.
+        task: TaskId,
+        /// The container's own address; empty in host mode.
+        ip: String,
+    },
+    /// The network cannot be had, or a port is taken.
+    AttachFailed {
+        /// For this task.
+        task: TaskId,
+        /// For people.
+        cause: String,
+    },
+    /// The keeper runs the container.
+    Started {
+        /// Which.
+        container: ContainerId,
+        /// Its first process on the node.
+        pid: u32,
+    },
+    /// The keeper could not start the container, or it could not be handed over.
+    StartFailed {
+        /// Which.
+        container: ContainerId,
+        /// For people.
+        cause: String,
+    },
+    /// The container's first process ended.
+    Exited {
+        /// Which.
+        container: ContainerId,
+        /// How.
+        exit: Exit,
+    },
+    /// All that the keeper has, after a (re)connect.
+    Listing {
+        /// Which keeper.
+        keeper: KeeperId,
+        /// Every container it holds.
+        containers: BTreeMap<ContainerId, Seen>,
+    },
+    /// Time passed; see [`crate::Tasks::deadline_ms`].
+    Tick,
+}

@@ -1,0 +1,447 @@
+//! One task: from accepted to over.
+//!
+//! ```text
+//!            Launch                 Pulled           Attached            Started
+//! (nothing) ───────▶ Accepted ─▶ Pulling ─▶ Attaching ───────▶ Starting ───────▶ Running
+//!                    STARTING is    │           │  saved before │                   │
+//!                    saved, sent    │ failure   │ the keeper is │ StartFailed       │ Exited,
+//!                                   │ or kill   │ asked         │ or Exited         │ lost
+//!                                   ▼           ▼               ▼                   ▼
+//!                                  Ended: FINISHED, FAILED or KILLED; saved, sent, released
+//! ```
+//! A native task skips Pulling. A kill while Accepted or Pulling ends the task at once; while
+//! Attaching or Starting it takes effect with the answer; while Running it is SIGTERM, then
+//! SIGKILL after the grace, repeated. A second kill may only bring the SIGKILL forward.
+//!
+//! It deliberately does not decide what becomes of a task after a restart: see `recovery`.
+
+use gantry_wire::agent::{Launch, StatusUpdate};
+use gantry_wire::ids::{ContainerId, TaskId};
+use gantry_wire::task::{Reason, TaskState};
+
+use crate::action::{Action, Signal};
+use crate::checkpoint::{Checkpoint, Stage};
+use crate::ending::{Ending, Exit};
+use crate::event::KeeperId;
+use crate::moment::Turn;
+use crate::updates::Updates;
+
+/// How often SIGKILL is repeated for a container that does not end, in milliseconds.
+pub const KILL_REPEAT_MS: u64 = 5_000;
+/// Longest message of an update, in bytes.
+pub const MESSAGE_MAX_BYTES: usize = 2_048;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Accepted,
+    Pulling,
+    Attaching,
+    Starting,
+    Running,
+    Ended,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct KillOrder {
+    grace_ms: u64,
+    /// When SIGKILL is due next.
+    deadline_ms: u64,
+}
+
+/// What may be shown of a task.
+#[derive(Debug, Clone, Copy)]
+pub struct TaskView<'a> {
+    /// What was asked for.
+    pub launch: &'a Launch,
+    /// Its container.
+    pub container: &'a ContainerId,
+    /// Its sandbox on the node.
+    pub sandbox: &'a str,
+    /// Its latest state.
+    pub state: TaskState,
+    /// Its own address, or empty.
+    pub ip: &'a str,
+    /// Its first process, or 0.
+    pub pid: u32,
+}
+
+#[derive(Debug)]
+pub(crate) struct Task {
+    id: TaskId,
+    launch: Launch,
+    container: ContainerId,
+    sandbox: String,
+    pub(crate) phase: Phase,
+    state: TaskState,
+    ip: String,
+    pid: u32,
+    keeper: Option<KeeperId>,
+    kill: Option<KillOrder>,
+    updates: Updates,
+}
+
+impl Task {
+    /// Accepts a launch: STARTING is saved and queued, then the first step is asked for.
+    pub(crate) fn accept(
+        id: TaskId,
+        launch: Launch,
+        container: ContainerId,
+        sandbox: String,
+        turn: &mut Turn<'_>,
+    ) -> Self {
+        let mut task = Self {
+            id,
+            launch,
+            container,
+            sandbox,
+            phase: Phase::Accepted,
+            state: TaskState::TaskStaging,
+            ip: String::new(),
+            pid: 0,
+            keeper: None,
+            kill: None,
+            updates: Updates::default(),
+        };
+        task.report(TaskState::TaskStarting, None, "", None, turn);
+        task.save(true, turn);
+        task.begin(turn);
+        task
+    }
+
+    /// As it was saved. A restored task waits for the keeper's listing.
+    pub(crate) fn restore(saved: Checkpoint) -> Self {
+        let kill = saved.kill_grace_ms;
+        Self {
+            id: saved.task,
+            launch: saved.launch,
+            container: saved.container,
+            sandbox: saved.sandbox,
+            phase: match saved.stage {
+                Stage::Accepted => Phase::Accepted,
+                Stage::Starting => Phase::Starting,
+                Stage::Running => Phase::Running,
+                Stage::Ended => Phase::Ended,
+            },
+            state: saved.state,
+            ip: saved.ip,
+            pid: saved.pid,
+            keeper: saved.keeper,
+            kill: kill.map(|grace_ms| KillOrder {
+                grace_ms,
+                deadline_ms: u64::MAX,
+            }),
+            updates: Updates::restore(saved.pending),
+        }
+    }
+
+    pub(crate) fn checkpoint(&self) -> Checkpoint {
+        Checkpoint {
+            task: self.id.clone(),
+            launch: self.launch.clone(),
+            container: self.container.clone(),
+            sandbox: self.sandbox.clone(),
+            stage: match self.phase {
+                Phase::Accepted | Phase::Pulling | Phase::Attaching => Stage::Accepted,
+                Phase::Starting => Stage::Starting,
+                Phase::Running => Stage::Running,
+                Phase::Ended => Stage::Ended,
+            },
+            state: self.state,
+            ip: self.ip.clone(),
+            pid: self.pid,
+            keeper: self.keeper,
+            kill_grace_ms: self.kill.map(|kill| kill.grace_ms),
+            pending: self.updates.pending().cloned().collect(),
+        }
+    }
+
+    pub(crate) fn view(&self) -> TaskView<'_> {
+        TaskView {
+            launch: &self.launch,
+            container: &self.container,
+            sandbox: &self.sandbox,
+            state: self.state,
+            ip: &self.ip,
+            pid: self.pid,
+        }
+    }
+
+    pub(crate) fn container(&self) -> &ContainerId {
+        &self.container
+    }
+
+    /// Whether nothing is left to do: ended, and the coordinator knows.
+    pub(crate) fn is_over(&self) -> bool {
+        self.phase == Phase::Ended && self.updates.is_empty()
+    }
+
+    /// The keeper that may have been asked to start it.
+    pub(crate) fn keeper(&self) -> Option<KeeperId> {
+        self.keeper
+    }
+
+    pub(crate) fn killed(&self) -> bool {
+        self.kill.is_some()
+    }
+
+    /// The first step that this task needs.
+    pub(crate) fn begin(&mut self, turn: &mut Turn<'_>) {
+        let task = self.id.clone();
+        if self.launch.image.is_empty() {
+            self.phase = Phase::Attaching;
+            turn.act(Action::Attach { task });
+        } else {
+            self.phase = Phase::Pulling;
+            turn.act(Action::Pull { task });
+        }
+    }
+
+    pub(crate) fn pulled(&mut self, result: Result<(), String>, turn: &mut Turn<'_>) {
+        if self.phase != Phase::Pulling {
+            return;
+        }
+        match result {
+            Ok(()) => {
+                self.phase = Phase::Attaching;
+                turn.act(Action::Attach {
+                    task: self.id.clone(),
+                });
+            }
+            Err(cause) => self.launch_failed(&cause, turn),
+        }
+    }
+
+    /// `keeper`: the one that is asked next.
+    pub(crate) fn attached(
+        &mut self,
+        result: Result<String, String>,
+        keeper: Option<KeeperId>,
+        turn: &mut Turn<'_>,
+    ) {
+        if self.phase != Phase::Attaching {
+            return;
+        }
+        match result {
+            Ok(ip) => self.ip = ip,
+            Err(cause) => return self.launch_failed(&cause, turn),
+        }
+        if self.killed() {
+            return self.killed_before_start(turn);
+        }
+        self.phase = Phase::Starting;
+        self.keeper = keeper;
+        self.save(true, turn);
+        turn.act(Action::Start {
+            task: self.id.clone(),
+        });
+    }
+
+    pub(crate) fn started(&mut self, pid: u32, turn: &mut Turn<'_>) {
+        if self.phase != Phase::Starting {
+            return;
+        }
+        self.phase = Phase::Running;
+        self.pid = pid;
+        if self.kill.is_some() {
+            self.save(false, turn);
+            self.signal(Signal::Terminate, turn);
+        } else {
+            self.report(TaskState::TaskRunning, None, "", None, turn);
+            self.save(false, turn);
+        }
+    }
+
+    pub(crate) fn start_failed(&mut self, cause: &str, turn: &mut Turn<'_>) {
+        if self.phase == Phase::Starting {
+            self.launch_failed(cause, turn);
+        }
+    }
+
+    pub(crate) fn exited(&mut self, exit: Exit, turn: &mut Turn<'_>) {
+        if matches!(self.phase, Phase::Starting | Phase::Running) {
+            let limit = self.launch.resources.as_ref().map_or(0, |r| r.mem_bytes);
+            self.end(Ending::of(exit, self.killed(), limit), turn);
+        }
+    }
+
+    pub(crate) fn kill(&mut self, grace_ms: u64, turn: &mut Turn<'_>) {
+        let wanted = turn.now.uptime_ms.saturating_add(grace_ms);
+        let first = self.kill.is_none();
+        let order = self.kill.get_or_insert(KillOrder {
+            grace_ms,
+            deadline_ms: wanted,
+        });
+        order.grace_ms = order.grace_ms.min(grace_ms);
+        order.deadline_ms = order.deadline_ms.min(wanted);
+        match self.phase {
+            Phase::Ended => {}
+            Phase::Accepted => self.killed_before_start(turn),
+            Phase::Pulling => {
+                turn.act(Action::CancelPull {
+                    task: self.id.clone(),
+                });
+                self.killed_before_start(turn);
+            }
+            Phase::Attaching | Phase::Starting if first => self.save(false, turn),
+            Phase::Running if first => {
+                self.save(false, turn);
+                self.signal(Signal::Terminate, turn);
+                self.tick(turn);
+            }
+            Phase::Attaching | Phase::Starting | Phase::Running => self.tick(turn),
+        }
+    }
+
+    /// After a restart: the process lives and a kill had been asked for. The grace starts anew.
+    pub(crate) fn kill_again(&mut self, turn: &mut Turn<'_>) {
+        if let Some(order) = &mut self.kill {
+            order.deadline_ms = turn.now.uptime_ms.saturating_add(order.grace_ms);
+            self.signal(Signal::Terminate, turn);
+        }
+    }
+
+    /// It runs under a process id that may be news.
+    pub(crate) fn adopt(&mut self, pid: u32) {
+        self.pid = pid;
+    }
+
+    pub(crate) fn tick(&mut self, turn: &mut Turn<'_>) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        let now_ms = turn.now.uptime_ms;
+        if let Some(order) = self
+            .kill
+            .as_mut()
+            .filter(|order| order.deadline_ms <= now_ms)
+        {
+            order.deadline_ms = now_ms.saturating_add(KILL_REPEAT_MS);
+            self.signal(Signal::Kill, turn);
+        }
+    }
+
+    /// Sends what is due. Call only while connected.
+    pub(crate) fn send_due(&mut self, turn: &mut Turn<'_>) {
+        if let Some(update) = self.updates.due(turn.now.uptime_ms) {
+            turn.act(Action::Send(update));
+        }
+    }
+
+    pub(crate) fn acknowledged(&mut self, uuid: &[u8], turn: &mut Turn<'_>) {
+        if self.updates.acknowledge(uuid) && !self.is_over() {
+            self.save(false, turn);
+        }
+    }
+
+    pub(crate) fn connection_lost(&mut self) {
+        self.updates.connection_lost();
+    }
+
+    /// When a tick is wanted, if one is.
+    pub(crate) fn deadline_ms(&self, connected: bool) -> Option<u64> {
+        let kill = self
+            .kill
+            .filter(|_| self.phase == Phase::Running)
+            .map(|k| k.deadline_ms);
+        let retry = if connected {
+            self.updates.deadline_ms()
+        } else {
+            None
+        };
+        kill.into_iter().chain(retry).min()
+    }
+
+    fn launch_failed(&mut self, cause: &str, turn: &mut Turn<'_>) {
+        if self.killed() {
+            return self.killed_before_start(turn);
+        }
+        let reason = Reason::ReasonContainerLaunchFailed;
+        let message = format!("Failed to launch the task: {cause}");
+        self.end(
+            Ending::without_exit(TaskState::TaskFailed, reason, message),
+            turn,
+        );
+    }
+
+    pub(crate) fn killed_before_start(&mut self, turn: &mut Turn<'_>) {
+        let reason = Reason::ReasonTaskKilledDuringLaunch;
+        let message = "Killed before it was started".to_owned();
+        self.end(
+            Ending::without_exit(TaskState::TaskKilled, reason, message),
+            turn,
+        );
+    }
+
+    /// The one way to the end: saved for good before the keeper may forget the exit status.
+    pub(crate) fn end(&mut self, ending: Ending, turn: &mut Turn<'_>) {
+        assert!(self.phase != Phase::Ended, "a task ends once");
+        self.phase = Phase::Ended;
+        self.report(
+            ending.state,
+            ending.reason,
+            &ending.message,
+            ending.exit_code,
+            turn,
+        );
+        self.save(true, turn);
+        self.release(turn);
+    }
+
+    pub(crate) fn release(&self, turn: &mut Turn<'_>) {
+        turn.act(Action::Release {
+            task: self.id.clone(),
+            container: self.container.clone(),
+        });
+    }
+
+    fn signal(&self, signal: Signal, turn: &mut Turn<'_>) {
+        turn.act(Action::Signal {
+            container: self.container.clone(),
+            signal,
+        });
+    }
+
+    fn save(&self, sync: bool, turn: &mut Turn<'_>) {
+        turn.act(Action::Save {
+            task: self.id.clone(),
+            sync,
+        });
+    }
+
+    fn report(
+        &mut self,
+        state: TaskState,
+        reason: Option<Reason>,
+        message: &str,
+        exit_code: Option<i32>,
+        turn: &mut Turn<'_>,
+    ) {
+        assert!(
+            !self.state.is_terminal(),
+            "nothing follows a terminal state"
+        );
+        self.state = state;
+        self.updates.push(StatusUpdate {
+            task_id: self.id.to_string(),
+            uuid: turn.uuid(),
+            state: state as i32,
+            reason: reason.map(|r| r as i32),
+            message: cut(message),
+            timestamp_ms: turn.now.wall.0,
+            container_id: self.container.to_string(),
+            ip_address: self.ip.clone(),
+            pid: self.pid,
+            exit_code,
+            sandbox: self.sandbox.clone(),
+        });
+    }
+}
+
+/// At most [`MESSAGE_MAX_BYTES`], on a character boundary.
+fn cut(message: &str) -> String {
+    let mut end = message.len().min(MESSAGE_MAX_BYTES);
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
+    message[..end].to_owned()
+}

@@ -1,0 +1,295 @@
+//! All tasks of an agent: routes events to them, remembers the ended ones, answers for unknown
+//! ones. What happens to one task is decided in `task` and `recovery`.
+
+use std::collections::BTreeMap;
+
+use gantry_wire::agent::{KnownTask, Launch, StatusUpdate};
+use gantry_wire::ids::{ContainerId, TaskId};
+use gantry_wire::task::{Reason, TaskState};
+
+use crate::action::Action;
+use crate::checkpoint::Checkpoint;
+use crate::ending::Exit;
+use crate::event::{Event, KeeperId, Seen};
+use crate::history::History;
+use crate::moment::{Now, Turn};
+use crate::recovery;
+use crate::task::{Task, TaskView};
+
+/// Most tasks at a time, ended ones without acknowledgement included. Registering all of them
+/// fits into one frame ([`gantry_wire::agent::FRAME_MAX_BYTES`]).
+pub const TASKS_MAX: usize = 10_000;
+
+/// The tasks. Invariant: `containers` maps the container of every task in `tasks`, and only those.
+#[derive(Debug, Default)]
+pub struct Tasks {
+    tasks: BTreeMap<TaskId, Task>,
+    containers: BTreeMap<ContainerId, TaskId>,
+    history: History,
+    connected: bool,
+    /// The one that listed last.
+    keeper: Option<KeeperId>,
+}
+
+impl Tasks {
+    /// As they were saved, with the ids of tasks that were over before. Nothing happens to them
+    /// before the first [`Event::Listing`].
+    #[must_use]
+    pub fn restore(saved: Vec<Checkpoint>, over: impl IntoIterator<Item = TaskId>) -> Self {
+        let mut tasks = Self::default();
+        for id in over {
+            tasks.history.insert(id);
+        }
+        for checkpoint in saved {
+            let id = checkpoint.task.clone();
+            tasks
+                .containers
+                .insert(checkpoint.container.clone(), id.clone());
+            tasks.tasks.insert(id, Task::restore(checkpoint));
+        }
+        tasks
+    }
+
+    /// Takes in one event; appends what is to be done, in order.
+    pub fn step(&mut self, now: Now, event: Event, actions: &mut Vec<Action>) {
+        let turn = &mut Turn::new(now, actions);
+        let keeper = self.keeper;
+        match event {
+            Event::Launch {
+                task,
+                launch,
+                container,
+                sandbox,
+            } => {
+                self.launch(task, *launch, container, sandbox, turn);
+            }
+            Event::Kill { task, grace_ms } => self.kill(&task, grace_ms, turn),
+            Event::Acknowledge { task, uuid } => {
+                self.with(&task, turn, |task, turn| task.acknowledged(&uuid, turn));
+            }
+            Event::Connected => self.connected(turn),
+            Event::Disconnected => self.connected = false,
+            Event::Pulled { task } => {
+                self.with(&task, turn, |task, turn| task.pulled(Ok(()), turn))
+            }
+            Event::PullFailed { task, cause } => {
+                self.with(&task, turn, |task, turn| task.pulled(Err(cause), turn));
+            }
+            Event::Attached { task, ip } => {
+                self.with(&task, turn, |task, turn| {
+                    task.attached(Ok(ip), keeper, turn)
+                });
+            }
+            Event::AttachFailed { task, cause } => {
+                self.with(&task, turn, |task, turn| {
+                    task.attached(Err(cause), keeper, turn)
+                });
+            }
+            Event::Started { container, pid } => {
+                self.with_container(&container, turn, |task, turn| task.started(pid, turn));
+            }
+            Event::StartFailed { container, cause } => {
+                self.with_container(&container, turn, |task, turn| {
+                    task.start_failed(&cause, turn)
+                });
+            }
+            Event::Exited { container, exit } => self.exited(&container, exit, turn),
+            Event::Listing { keeper, containers } => self.listing(keeper, containers, turn),
+            Event::Tick => self.tick(turn),
+        }
+    }
+
+    /// When the next [`Event::Tick`] is wanted, on the clock of [`Now::uptime_ms`].
+    #[must_use]
+    pub fn deadline_ms(&self) -> Option<u64> {
+        self.tasks
+            .values()
+            .filter_map(|task| task.deadline_ms(self.connected))
+            .min()
+    }
+
+    /// What to save of a task.
+    #[must_use]
+    pub fn checkpoint(&self, task: &TaskId) -> Option<Checkpoint> {
+        self.tasks.get(task).map(Task::checkpoint)
+    }
+
+    /// A task that is not over.
+    #[must_use]
+    pub fn get(&self, task: &TaskId) -> Option<TaskView<'_>> {
+        self.tasks.get(task).map(Task::view)
+    }
+
+    /// Every task that is not over, by id.
+    pub fn iter(&self) -> impl Iterator<Item = (&TaskId, TaskView<'_>)> {
+        self.tasks.iter().map(|(id, task)| (id, task.view()))
+    }
+
+    /// The tasks as a registration lists them.
+    #[must_use]
+    pub fn known(&self) -> Vec<KnownTask> {
+        let known = |(id, view): (&TaskId, TaskView<'_>)| KnownTask {
+            task_id: id.to_string(),
+            state: view.state as i32,
+        };
+        self.iter().map(known).collect()
+    }
+
+    fn launch(
+        &mut self,
+        id: TaskId,
+        launch: Launch,
+        container: ContainerId,
+        sandbox: String,
+        turn: &mut Turn<'_>,
+    ) {
+        if self.tasks.contains_key(&id) || self.history.contains(&id) {
+            return;
+        }
+        if self.tasks.len() >= TASKS_MAX {
+            let message = format!("The node already has {TASKS_MAX} tasks");
+            let reason = Reason::ReasonContainerLaunchFailed;
+            self.answer(&id, TaskState::TaskDropped, reason, message, turn);
+            self.history.insert(id);
+            return;
+        }
+        self.containers.insert(container.clone(), id.clone());
+        let mut task = Task::accept(id.clone(), launch, container, sandbox, turn);
+        if self.connected {
+            task.send_due(turn);
+        }
+        self.tasks.insert(id, task);
+    }
+
+    fn kill(&mut self, id: &TaskId, grace_ms: u64, turn: &mut Turn<'_>) {
+        if self.tasks.contains_key(id) {
+            self.with(id, turn, |task, turn| task.kill(grace_ms, turn));
+        } else if !self.history.contains(id) {
+            // Its launch never arrived, and must not be carried out if it still does.
+            self.history.insert(id.clone());
+            let message = "The task never reached its node".to_owned();
+            let reason = Reason::ReasonTaskKilledDuringLaunch;
+            self.answer(id, TaskState::TaskKilled, reason, message, turn);
+        }
+    }
+
+    fn connected(&mut self, turn: &mut Turn<'_>) {
+        self.connected = true;
+        for task in self.tasks.values_mut() {
+            task.connection_lost();
+            task.send_due(turn);
+        }
+    }
+
+    fn exited(&mut self, container: &ContainerId, exit: Exit, turn: &mut Turn<'_>) {
+        if self.containers.contains_key(container) {
+            self.with_container(container, turn, |task, turn| task.exited(exit, turn));
+        } else {
+            turn.act(Action::Forget {
+                container: container.clone(),
+            });
+        }
+    }
+
+    fn listing(
+        &mut self,
+        keeper: KeeperId,
+        mut containers: BTreeMap<ContainerId, Seen>,
+        turn: &mut Turn<'_>,
+    ) {
+        self.keeper = Some(keeper);
+        for task in self.tasks.values_mut() {
+            recovery::reconcile(task, keeper, &mut containers, turn);
+            if self.connected {
+                task.send_due(turn);
+            }
+        }
+        self.sweep(turn);
+        for (container, seen) in containers {
+            turn.act(match seen {
+                Seen::Running { .. } => Action::Destroy { container },
+                Seen::Exited(_) => Action::Forget { container },
+            });
+        }
+    }
+
+    fn tick(&mut self, turn: &mut Turn<'_>) {
+        for task in self.tasks.values_mut() {
+            task.tick(turn);
+            if self.connected {
+                task.send_due(turn);
+            }
+        }
+    }
+
+    /// Removes what was over when it was restored: its checkpoint outlived its acknowledgement.
+    fn sweep(&mut self, turn: &mut Turn<'_>) {
+        let over = self.tasks.iter().filter(|(_, task)| task.is_over());
+        let over: Vec<TaskId> = over.map(|(id, _)| id.clone()).collect();
+        for id in over {
+            self.discard(&id, turn);
+        }
+    }
+
+    fn discard(&mut self, id: &TaskId, turn: &mut Turn<'_>) {
+        if let Some(task) = self.tasks.remove(id) {
+            self.containers.remove(task.container());
+            self.history.insert(id.clone());
+            turn.act(Action::Discard { task: id.clone() });
+        }
+    }
+
+    fn with_container(
+        &mut self,
+        container: &ContainerId,
+        turn: &mut Turn<'_>,
+        change: impl FnOnce(&mut Task, &mut Turn<'_>),
+    ) {
+        if let Some(id) = self.containers.get(container).cloned() {
+            self.with(&id, turn, change);
+        }
+    }
+
+    /// Changes one task, sends what became due, lets go of it when it is over.
+    fn with(
+        &mut self,
+        id: &TaskId,
+        turn: &mut Turn<'_>,
+        change: impl FnOnce(&mut Task, &mut Turn<'_>),
+    ) {
+        let Some(task) = self.tasks.get_mut(id) else {
+            return;
+        };
+        change(task, turn);
+        if self.connected {
+            task.send_due(turn);
+        }
+        if task.is_over() {
+            self.discard(id, turn);
+        }
+    }
+
+    /// One update about a task that is not kept: never repeated, its acknowledgement is ignored.
+    /// If it is lost, the coordinator learns the same from the next registration.
+    fn answer(
+        &self,
+        id: &TaskId,
+        state: TaskState,
+        reason: Reason,
+        message: String,
+        turn: &mut Turn<'_>,
+    ) {
+        if self.connected {
+            let uuid = turn.uuid();
+            turn.act(Action::Send(StatusUpdate {
+                task_id: id.to_string(),
+                uuid,
+                state: state as i32,
+                reason: Some(reason as i32),
+                message,
+                timestamp_ms: turn.now.wall.0,
+                ..StatusUpdate::default()
+            }));
+        }
+    }
+}
