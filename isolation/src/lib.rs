@@ -1,1 +1,12 @@
-//! Containers: spec, plan, system calls and the keeper.
+//! Containers of one machine: what is wanted ([`spec`]), the ordered steps that make it ([`plan`]),
+//! the system calls ([`sys`], the only unsafe code), the kernel's limits ([`cgroup`]) and the
+//! process that owns every container ([`keeper`]).
+//!
+//! It deliberately knows nothing of tasks, offers, images' registries or the network's addresses:
+//! the agent translates those into a [`spec::ContainerSpec`]. No async runtime may ever exist in
+//! the keeper's process: it clones, and only a single-threaded process clones safely.
+
+pub mod caps;
+pub mod keeper;
+pub mod reap;
+pub mod spec;

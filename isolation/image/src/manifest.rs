@@ -1,0 +1,322 @@
+//! Manifests and indexes: which config and which layers an image has on this platform.
+//!
+//! It decides which documents are believed: OCI and Docker schema 2, whose media type as served
+//! and as written agree, within bounds on numbers and sizes. It does not fetch and does not hash.
+//!
+//! Invariant: one document is read in one way only. A document that could be both an index and a
+//! manifest is refused, as two readers that disagree about it would run different content under
+//! one digest (CVE-2021-41190).
+
+use serde::Deserialize;
+
+use crate::Digest;
+
+/// Largest manifest or index that is read, in bytes.
+pub(crate) const MAX_MANIFEST_BYTES: u64 = 4 << 20;
+/// Largest config blob that is read, in bytes.
+pub(crate) const MAX_CONFIG_BYTES: u64 = 8 << 20;
+/// Most layers of an image: overlayfs and every other runtime stop there too.
+pub(crate) const MAX_LAYERS: usize = 128;
+/// Most entries of an index that are looked at.
+const MAX_INDEX_ENTRIES: usize = 1024;
+/// Largest compressed layer, in bytes.
+const MAX_LAYER_BYTES: u64 = 64 << 30;
+/// Most of an unknown media type that an error repeats, in characters.
+const MAX_QUOTE: usize = 100;
+
+const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+const SCHEMA1_PREFIX: &str = "application/vnd.docker.distribution.manifest.v1+";
+
+/// What to send as `Accept` when asking for a manifest.
+pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
+     application/vnd.oci.image.manifest.v1+json, \
+     application/vnd.docker.distribution.manifest.list.v2+json, \
+     application/vnd.docker.distribution.manifest.v2+json";
+
+/// Why a manifest is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// Not JSON, or not of the expected shape.
+    #[error("the manifest is not valid")]
+    Json(#[source] serde_json::Error),
+    /// The old signed format.
+    #[error(
+        "the image is in Docker's old schema 1 format, which is not supported: push it again with a current tool"
+    )]
+    Schema1,
+    /// Neither an image manifest nor an index.
+    #[error("{0:?} is not a media type of an image manifest")]
+    MediaType(String),
+    /// Served as one type, written as another, or shaped as both.
+    #[error("the manifest is ambiguous: its media type and its content disagree")]
+    Ambiguous,
+    /// No entry of the index fits this node.
+    #[error("no image for {node} in the index, which has: {has}")]
+    Platform {
+        /// This node.
+        node: String,
+        /// What there is.
+        has: String,
+    },
+    /// An index inside an index.
+    #[error("the index points to another index")]
+    Nested,
+    /// The config is of a kind that is not a container image (a chart, a signature …).
+    #[error("this is not a container image: its config has the media type {0:?}")]
+    Config(String),
+    /// A layer in a compression or kind that this version cannot read.
+    #[error("layers of the media type {0:?} are not supported yet")]
+    Layer(String),
+    /// A number or size beyond the bounds.
+    #[error("the manifest has {0}")]
+    Bounds(&'static str),
+}
+
+/// A document that a registry served for a tag or digest.
+#[derive(Debug)]
+pub(crate) enum Document {
+    Manifest(Manifest),
+    Index(Index),
+}
+
+/// One image for one platform.
+#[derive(Debug)]
+pub(crate) struct Manifest {
+    pub(crate) config: Blob,
+    /// Bottom first.
+    pub(crate) layers: Vec<Layer>,
+}
+
+/// A list of manifests for several platforms.
+#[derive(Debug)]
+pub(crate) struct Index(Vec<IndexEntry>);
+
+/// Something to fetch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Blob {
+    pub(crate) digest: Digest,
+    pub(crate) size_bytes: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Layer {
+    pub(crate) blob: Blob,
+    pub(crate) compression: Compression,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Compression {
+    None,
+    Gzip,
+}
+
+/// Operating system and architecture in the image specification's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Platform {
+    pub(crate) os: &'static str,
+    pub(crate) architecture: &'static str,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Raw {
+    schema_version: u32,
+    media_type: Option<String>,
+    config: Option<Descriptor>,
+    layers: Option<Vec<Descriptor>>,
+    manifests: Option<Vec<IndexEntry>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Descriptor {
+    #[serde(default)]
+    media_type: String,
+    digest: Digest,
+    size: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct IndexEntry {
+    #[serde(flatten)]
+    descriptor: Descriptor,
+    platform: Option<EntryPlatform>,
+}
+
+#[derive(Debug, Deserialize)]
+struct EntryPlatform {
+    #[serde(default)]
+    os: String,
+    #[serde(default)]
+    architecture: String,
+    #[serde(default)]
+    variant: String,
+}
+
+impl Platform {
+    /// The platform that this binary was built for.
+    pub(crate) const HERE: Self = Self {
+        os: "linux",
+        architecture: match std::env::consts::ARCH.as_bytes() {
+            b"x86_64" => "amd64",
+            b"aarch64" => "arm64",
+            _ => std::env::consts::ARCH,
+        },
+    };
+}
+
+impl std::fmt::Display for Platform {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)
+    }
+}
+
+impl Document {
+    /// Reads what was served as `content_type` (`None` if that is not known or says nothing).
+    pub(crate) fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Self, ManifestError> {
+        let served = content_type.filter(|kind| is_telling(kind));
+        if served.is_some_and(|kind| kind.starts_with(SCHEMA1_PREFIX)) {
+            return Err(ManifestError::Schema1);
+        }
+        let raw: Raw = serde_json::from_slice(bytes).map_err(|error| {
+            // Schema 1 has no such members, so say what it is rather than what it lacks.
+            if is_schema1(bytes) { ManifestError::Schema1 } else { ManifestError::Json(error) }
+        })?;
+        match raw.schema_version {
+            2 => {}
+            1 => return Err(ManifestError::Schema1),
+            _ => return Err(ManifestError::Bounds("an unknown schema version")),
+        }
+        let written = raw.media_type.as_deref();
+        if let (Some(served), Some(written)) = (served, written)
+            && served != written
+        {
+            return Err(ManifestError::Ambiguous);
+        }
+        let is_index = match served.or(written) {
+            Some(OCI_INDEX | DOCKER_LIST) => true,
+            Some(OCI_MANIFEST | DOCKER_MANIFEST) => false,
+            Some(other) => return Err(ManifestError::MediaType(quote(other))),
+            None => raw.manifests.is_some(),
+        };
+        match (is_index, raw.config, raw.layers, raw.manifests) {
+            (true, None, None, Some(entries)) if entries.len() <= MAX_INDEX_ENTRIES => {
+                Ok(Self::Index(Index(entries)))
+            }
+            (true, None, None, Some(_)) => Err(ManifestError::Bounds("too many entries")),
+            (false, Some(config), Some(layers), None) => {
+                Manifest::check(&config, &layers).map(Self::Manifest)
+            }
+            _ => Err(ManifestError::Ambiguous),
+        }
+    }
+}
+
+/// Servers that know nothing about registries say one of these, and the document decides.
+fn is_telling(content_type: &str) -> bool {
+    !matches!(content_type, "" | "application/json" | "text/plain" | "application/octet-stream")
+}
+
+fn is_schema1(bytes: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Version {
+        schema_version: u32,
+    }
+    serde_json::from_slice::<Version>(bytes).is_ok_and(|version| version.schema_version == 1)
+}
+
+fn quote(text: &str) -> String {
+    text.chars().take(MAX_QUOTE).collect()
+}
+
+impl Manifest {
+    fn check(config: &Descriptor, layers: &[Descriptor]) -> Result<Self, ManifestError> {
+        match config.media_type.as_str() {
+            "application/vnd.oci.image.config.v1+json"
+            | "application/vnd.docker.container.image.v1+json" => {}
+            other => return Err(ManifestError::Config(quote(other))),
+        }
+        if config.size > MAX_CONFIG_BYTES {
+            return Err(ManifestError::Bounds("a config that is too large"));
+        }
+        match layers.len() {
+            0 => return Err(ManifestError::Bounds("no layers")),
+            1..=MAX_LAYERS => {}
+            _ => return Err(ManifestError::Bounds("more than 128 layers")),
+        }
+        let layers = layers.iter().map(Layer::check).collect::<Result<_, _>>()?;
+        Ok(Self { config: Blob { digest: config.digest, size_bytes: config.size }, layers })
+    }
+}
+
+impl Layer {
+    fn check(descriptor: &Descriptor) -> Result<Self, ManifestError> {
+        let compression = match descriptor.media_type.as_str() {
+            "application/vnd.oci.image.layer.v1.tar"
+            | "application/vnd.docker.image.rootfs.diff.tar" => Compression::None,
+            "application/vnd.oci.image.layer.v1.tar+gzip"
+            | "application/vnd.docker.image.rootfs.diff.tar.gzip" => Compression::Gzip,
+            // zstd, and the "foreign" and "nondistributable" kinds that point to other servers.
+            other => return Err(ManifestError::Layer(quote(other))),
+        };
+        if descriptor.size > MAX_LAYER_BYTES {
+            return Err(ManifestError::Bounds("a layer that is too large"));
+        }
+        let blob = Blob { digest: descriptor.digest, size_bytes: descriptor.size };
+        Ok(Self { blob, compression })
+    }
+}
+
+impl Index {
+    /// The manifest for `node`: its own architecture, in the variant that every such CPU runs.
+    pub(crate) fn pick(&self, node: Platform) -> Result<Blob, ManifestError> {
+        let baseline: &[&str] = match node.architecture {
+            "amd64" => &["", "v1"],
+            "arm64" => &["", "v8"],
+            _ => &[""],
+        };
+        let fits = |entry: &&IndexEntry, variant: &str| {
+            entry.platform.as_ref().is_some_and(|platform| {
+                platform.os == node.os
+                    && platform.architecture == node.architecture
+                    && platform.variant == variant
+            })
+        };
+        let found = baseline
+            .iter()
+            .find_map(|variant| self.0.iter().find(|entry| fits(entry, variant)))
+            .ok_or_else(|| ManifestError::Platform { node: node.to_string(), has: self.has() })?;
+        match found.descriptor.media_type.as_str() {
+            OCI_MANIFEST | DOCKER_MANIFEST => {}
+            OCI_INDEX | DOCKER_LIST => return Err(ManifestError::Nested),
+            other => return Err(ManifestError::MediaType(quote(other))),
+        }
+        if found.descriptor.size > MAX_MANIFEST_BYTES {
+            return Err(ManifestError::Bounds("an entry that is too large"));
+        }
+        Ok(Blob { digest: found.descriptor.digest, size_bytes: found.descriptor.size })
+    }
+
+    fn has(&self) -> String {
+        let names: Vec<String> = self
+            .0
+            .iter()
+            .filter_map(|entry| entry.platform.as_ref())
+            .filter(|platform| platform.os != "unknown")
+            .take(20)
+            .map(|platform| {
+                let slash = if platform.variant.is_empty() { "" } else { "/" };
+                let EntryPlatform { os, architecture, variant } = platform;
+                quote(&format!("{os}/{architecture}{slash}{variant}"))
+            })
+            .collect();
+        if names.is_empty() { "nothing".into() } else { names.join(", ") }
+    }
+}
+
+#[cfg(test)]
+mod tests;

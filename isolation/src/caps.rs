@@ -1,0 +1,72 @@
+//! Which capabilities a container's command may have.
+//!
+//! The default is the list that Docker grants, so that images made for Docker find what they
+//! expect. It deliberately knows nothing of files' capabilities: `no_new_privs` is always set, so
+//! they never add any.
+
+use serde::{Deserialize, Serialize};
+
+/// A set of capabilities by their kernel numbers (`capabilities(7)`), one bit each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CapSet(u64);
+
+/// Highest capability that exists today: `CAP_CHECKPOINT_RESTORE`.
+pub const LAST_CAP: u32 = 40;
+
+/// Docker's fourteen, by kernel number.
+const DEFAULT: [(&str, u32); 14] = [
+    ("CAP_CHOWN", 0),
+    ("CAP_DAC_OVERRIDE", 1),
+    ("CAP_FOWNER", 3),
+    ("CAP_FSETID", 4),
+    ("CAP_KILL", 5),
+    ("CAP_SETGID", 6),
+    ("CAP_SETUID", 7),
+    ("CAP_SETPCAP", 8),
+    ("CAP_NET_BIND_SERVICE", 10),
+    ("CAP_NET_RAW", 13),
+    ("CAP_SYS_CHROOT", 18),
+    ("CAP_MKNOD", 27),
+    ("CAP_AUDIT_WRITE", 29),
+    ("CAP_SETFCAP", 31),
+];
+
+/// The stated default set: Docker's fourteen.
+pub fn default_set() -> CapSet {
+    CapSet(
+        DEFAULT
+            .iter()
+            .fold(0, |bits, (_, number)| bits | 1 << number),
+    )
+}
+
+impl CapSet {
+    /// No capability.
+    pub const EMPTY: Self = Self(0);
+    /// `CAP_KILL` alone: what our PID 1 needs to forward signals to processes of other users.
+    pub const KILL: Self = Self(1 << 5);
+
+    /// Bit `n` is capability `n`.
+    pub fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// Whether capability `number` is in the set.
+    pub fn contains(self, number: u32) -> bool {
+        number < u64::BITS && self.0 & (1 << number) != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_dockers_mask() {
+        // CapBnd of a container under Docker's defaults.
+        assert_eq!(default_set().bits(), 0x0000_0000_a804_25fb);
+        assert!(default_set().contains(13));
+        assert!(!default_set().contains(21));
+    }
+}

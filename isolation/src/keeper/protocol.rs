@@ -1,0 +1,196 @@
+//! What travels on the keeper's socket, and how it is framed.
+//!
+//! One message is one `SOCK_SEQPACKET` packet: a tag byte and JSON. JSON too long for a packet
+//! travels in a memfd, whose descriptor comes first among the packet's descriptors. Invariants:
+//! sizes and descriptor counts are bounded; decoding garbage is an error, never a panic.
+
+use serde::{Deserialize, Serialize};
+
+use crate::caps::CapSet;
+use crate::spec::{ContainerId, ContainerSpec, ExitStatus, User};
+
+/// Longest JSON text, in a packet or in a memfd.
+pub const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+/// Longest JSON text sent in the packet itself; well below the default `SO_SNDBUF`.
+pub const MAX_INLINE_BYTES: usize = 64 * 1024;
+/// Descriptors in one packet: a memfd and the three of `Exec`.
+pub const MAX_FDS: usize = 4;
+
+/// What a client asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// Start a container. Answered by `Started` or `StartFailed`; for an id that the keeper already
+    /// has, by what is true of it (`Started`, and `Exited` if so). With `Network::Namespace` the
+    /// namespace's descriptor travels along.
+    Start {
+        /// What to start.
+        spec: Box<ContainerSpec>,
+    },
+    /// Send a signal. `all: false` sends it to PID 1 (which forwards it to everyone when it is our
+    /// init); `all: true` to every process in the container's cgroup. Answered only when refused.
+    Signal {
+        /// Which container.
+        id: ContainerId,
+        /// Signal number, 1 to 64.
+        signo: i32,
+        /// Whether to reach every process directly.
+        all: bool,
+    },
+    /// Run one more process inside a running container; its stdin, stdout and stderr travel along
+    /// as three descriptors. Answered by `ExecStarted` or `ExecFailed`, later `ExecExited`.
+    Exec {
+        /// What to run.
+        exec: Box<ExecSpec>,
+    },
+    /// Send a signal to the process of an exec session.
+    SignalExec {
+        /// Which session.
+        session: ContainerId,
+        /// Signal number, 1 to 64.
+        signo: i32,
+    },
+    /// Answered by `Listing`.
+    List,
+    /// Drop an exited container: its cgroups and private directory are removed. Answered by
+    /// `Forgotten`, also for an unknown id; refused while the container runs.
+    Forget {
+        /// Which container.
+        id: ContainerId,
+    },
+    /// End the keeper. Refused while containers run unless `kill`. Answered by `Stopping`, then the
+    /// socket closes.
+    Stop {
+        /// Kill running containers and remove everything.
+        kill: bool,
+    },
+}
+
+/// One more process inside a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecSpec {
+    /// Names this process in events; unique among running sessions.
+    pub session: ContainerId,
+    /// The container.
+    pub id: ContainerId,
+    /// Command; `argv[0]` without a slash is looked up in the `PATH` of `env`.
+    pub argv: Vec<String>,
+    /// Whole environment.
+    pub env: Vec<(String, String)>,
+    /// Working directory inside; None: `/`.
+    pub cwd: Option<std::path::PathBuf>,
+    /// Who runs it.
+    pub user: User,
+    /// Whether the stdin descriptor is a terminal to become the controlling one.
+    pub tty: bool,
+    /// Capabilities, as for the container.
+    #[serde(default = "crate::caps::default_set")]
+    pub capabilities: CapSet,
+}
+
+/// What the keeper says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// The command is running (it was exec'd). To every client.
+    Started {
+        /// Which container.
+        id: ContainerId,
+        /// PID 1 of the container, as the host numbers it.
+        pid: i32,
+    },
+    /// It could not be started; nothing is left of it and the id is free. To every client.
+    StartFailed {
+        /// Which container.
+        id: ContainerId,
+        /// What was being done, such as `exec /nope`.
+        step: String,
+        /// What the kernel said, such as `No such file or directory`.
+        error: String,
+    },
+    /// It ended. To every client, and again to each new client until `Forget`. All its output is in
+    /// the files by then.
+    Exited {
+        /// Which container.
+        id: ContainerId,
+        /// How.
+        status: ExitStatus,
+        /// Whether the kernel killed a process inside for want of memory.
+        oom_killed: bool,
+    },
+    /// Everything the keeper has.
+    Listing {
+        /// In order of id.
+        containers: Vec<Listed>,
+    },
+    /// The exec session's command is running.
+    ExecStarted {
+        /// Which session.
+        session: ContainerId,
+        /// Its process id on the host.
+        pid: i32,
+    },
+    /// It could not be started.
+    ExecFailed {
+        /// Which session.
+        session: ContainerId,
+        /// What was being done.
+        step: String,
+        /// What the kernel said.
+        error: String,
+    },
+    /// It ended.
+    ExecExited {
+        /// Which session.
+        session: ContainerId,
+        /// How.
+        status: ExitStatus,
+    },
+    /// The container is unknown from now on.
+    Forgotten {
+        /// Which container.
+        id: ContainerId,
+    },
+    /// A request that was not carried out.
+    Refused {
+        /// Name of the request, such as `signal`.
+        request: String,
+        /// The container or session it named, if any.
+        id: Option<ContainerId>,
+        /// Why.
+        error: String,
+    },
+    /// The keeper ends now.
+    Stopping,
+}
+
+/// One container in a listing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// Which container.
+    pub id: ContainerId,
+    /// Where it is in its life.
+    pub state: ListedState,
+    /// Bytes of output that could not be written (disk full) and were dropped.
+    pub dropped_output_bytes: u64,
+}
+
+/// Where a container is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ListedState {
+    /// Cloned, not yet exec'd.
+    Starting,
+    /// Running.
+    Running {
+        /// PID 1 of the container, as the host numbers it.
+        pid: i32,
+    },
+    /// Ended, not yet forgotten.
+    Exited {
+        /// How.
+        status: ExitStatus,
+        /// Whether the kernel killed a process inside for want of memory.
+        oom_killed: bool,
+    },
+}
