@@ -1,4 +1,80 @@
-//! The one binary.
+//! The one binary: picks the role, or runs a user's command against the HTTP API.
+//!
+//! Invariant: the role `keeper` is entered before any thread or runtime exists, because the
+//! keeper clones processes and must stay single-threaded.
+
+mod app;
+mod args;
+mod client;
+mod dev;
+mod failure;
+mod logging;
+mod node;
+mod output;
+mod progress;
+mod reason;
+mod recordio;
+mod show;
+mod task;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Command};
+use crate::client::Client;
+use crate::failure::{Exit, Failure};
+
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-fn main() {}
+
+/// First argument of the hidden role that owns the containers of a node.
+const KEEPER_ROLE: &str = "keeper";
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    if args.next().is_some_and(|role| role == KEEPER_ROLE) {
+        return gantry_agent::keeper_main(args);
+    }
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(cli: &Cli) -> Result<(), Failure> {
+    logging::start(cli.global.verbose, matches!(cli.command, Command::Dev(_)))?;
+    let mut builder = match cli.command {
+        Command::Dev(_) => tokio::runtime::Builder::new_multi_thread(),
+        _ => tokio::runtime::Builder::new_current_thread(),
+    };
+    let runtime = builder
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::new(Exit::Failed, format!("no async runtime: {e}")))?;
+    let end = runtime.block_on(dispatch(cli));
+    // A blocked read of a name or a file must not hold up the end.
+    runtime.shutdown_background();
+    end
+}
+
+async fn dispatch(cli: &Cli) -> Result<(), Failure> {
+    if let Command::Dev(args) = &cli.command {
+        return args.run().await;
+    }
+    tokio::select! {
+        end = command(cli) => end,
+        _ = tokio::signal::ctrl_c() => Err(Failure::new(Exit::Interrupted, "")),
+    }
+}
+
+async fn command(cli: &Cli) -> Result<(), Failure> {
+    let client = Client::new(&cli.global.url)?;
+    match &cli.command {
+        Command::Dev(args) => args.run().await,
+        Command::App(app) => app.run(&client, &cli.global).await,
+        Command::Task(task) => task.run(&client, &cli.global).await,
+        Command::Node(node) => node.run(&client, &cli.global).await,
+    }
+}

@@ -1,0 +1,204 @@
+//! `gantry dev`: coordinator and agent in this process, on loopback, until a signal.
+//!
+//! It joins the two crates by a socket in the data directory and decides nothing else. Order of
+//! the end: the tasks first (so that their last updates get out), then the coordinator. A second
+//! signal ends at once; the tasks then stay with the keeper, as after a crash.
+
+mod greeting;
+mod place;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use tokio::net::UnixStream;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::failure::{Exit, Failure};
+use crate::output;
+
+/// How long the agent may take to register before the greeting is printed without its id.
+const REGISTER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Between two looks at whether it has.
+const REGISTER_POLL: Duration = Duration::from_millis(10);
+/// Name of the cluster in the APIs.
+const CLUSTER: &str = "dev";
+
+const EXAMPLES: &str = "\
+Examples:
+  gantry dev                                  data in ~/.local/share/gantry
+  gantry dev --data-dir ./node --keep-tasks   tasks go on when gantry stops
+  gantry dev --port 5060 --agent-port 5061    a second node beside the first";
+
+/// Flags of `dev`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct DevArgs {
+    /// Where everything is kept [default: $XDG_DATA_HOME/gantry or ~/.local/share/gantry].
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Leave the tasks running when gantry stops; the next start takes them up again.
+    #[arg(long)]
+    keep_tasks: bool,
+    /// Port of the API and the page on 127.0.0.1; 0 picks a free one.
+    #[arg(long, default_value_t = 5050)]
+    port: u16,
+    /// Port of the node's agent on 127.0.0.1; 0 picks a free one.
+    #[arg(long, default_value_t = 5051)]
+    agent_port: u16,
+    /// Name or address under which tasks are reached [default: the bridge's address].
+    #[arg(long, value_name = "HOST")]
+    hostname: Option<String>,
+    /// Registry that may be spoken to over plain HTTP (repeat it; loopback always may).
+    #[arg(long, value_name = "HOST[:PORT]")]
+    insecure_registry: Vec<String>,
+}
+
+impl DevArgs {
+    /// Runs the node until a signal.
+    pub(crate) async fn run(&self) -> Result<(), Failure> {
+        place::require_root()?;
+        place::require_free_port("--port", self.port)?;
+        place::require_free_port("--agent-port", self.agent_port)?;
+        let data_dir = place::data_dir(self.data_dir.as_deref())?;
+        let mut signals = Signals::new()?;
+        let coordinator = self.start_coordinator(&data_dir).await?;
+        let agent = match self.start_agent(&data_dir).await {
+            Ok(agent) => agent,
+            Err(failure) => {
+                coordinator.shutdown().await;
+                return Err(failure);
+            }
+        };
+        let end = tokio::select! {
+            end = self.serve(&data_dir, &coordinator, &agent) => end,
+            () = signals.first() => Ok(()),
+        };
+        let stop = async {
+            let left = self.stop_agent(agent).await;
+            coordinator.shutdown().await;
+            left
+        };
+        let left = tokio::select! {
+            left = stop => left,
+            code = signals.next() => return Err(Failure::new(Exit::Remote(code), "stopped at once")),
+        };
+        for sentence in &left {
+            output::note(&format!("left behind: {sentence}"));
+        }
+        end
+    }
+
+    async fn start_coordinator(&self, data: &Path) -> Result<gantry_coordinator::Running, Failure> {
+        let config = gantry_coordinator::Config {
+            data_dir: data.join("coordinator"),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)),
+            agent_socket: socket(data),
+            cluster_name: CLUSTER.to_owned(),
+            hostname: Ipv4Addr::LOCALHOST.to_string(),
+        };
+        let started = gantry_coordinator::start(config).await;
+        started.map_err(|e| place::start_failure("coordinator", data, &e))
+    }
+
+    async fn start_agent(&self, data: &Path) -> Result<gantry_agent::Running, Failure> {
+        let exe = std::env::current_exe().map_err(|e| {
+            Failure::new(
+                Exit::Failed,
+                format!("cannot find this program's own file: {e}"),
+            )
+        })?;
+        let mut config = gantry_agent::Config::new(data.join("agent"), exe);
+        config.http = SocketAddr::from((Ipv4Addr::LOCALHOST, self.agent_port));
+        config.hostname.clone_from(&self.hostname);
+        config
+            .insecure_registries
+            .clone_from(&self.insecure_registry);
+        let socket = socket(data);
+        let connector = move || UnixStream::connect(socket.clone());
+        let started = gantry_agent::start(config, connector).await;
+        started.map_err(|e| place::start_failure("agent", data, &e))
+    }
+
+    /// Greets, then waits for what must not happen.
+    async fn serve(
+        &self,
+        data: &Path,
+        coordinator: &gantry_coordinator::Running,
+        agent: &gantry_agent::Running,
+    ) -> Result<(), Failure> {
+        let registered = async {
+            while agent.agent_id().is_none() {
+                tokio::time::sleep(REGISTER_POLL).await;
+            }
+        };
+        if tokio::time::timeout(REGISTER_TIMEOUT, registered)
+            .await
+            .is_err()
+        {
+            output::note("the agent has not registered yet; going on without waiting for it");
+        }
+        let greeting = greeting::Greeting {
+            api: coordinator.http_address(),
+            data,
+            node: agent.hostname(),
+            resources: agent.resources(),
+            lacks: agent.lacks(),
+            keep_tasks: self.keep_tasks,
+        };
+        // Nobody may be reading: the node runs all the same.
+        let _ = output::print(&greeting.to_string());
+        let why = tokio::select! {
+            why = coordinator.failed() => format!("the coordinator cannot go on: {why}"),
+            why = agent.failed() => format!("the agent cannot go on: {why}"),
+        };
+        Err(Failure::new(Exit::Failed, why))
+    }
+
+    /// Sentences about what could not be removed.
+    async fn stop_agent(&self, agent: gantry_agent::Running) -> Vec<String> {
+        if self.keep_tasks {
+            output::note("stopping; the tasks stay for the next `gantry dev`");
+            agent.keep_tasks().await;
+            return Vec::new();
+        }
+        output::note("stopping the tasks and the node; again to stop at once");
+        agent.stop_tasks().await
+    }
+}
+
+fn socket(data: &Path) -> PathBuf {
+    data.join("coordinator").join("agent.sock")
+}
+
+/// SIGINT and SIGTERM.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let listen = |kind| {
+            signal(kind)
+                .map_err(|e| Failure::new(Exit::Failed, format!("cannot listen for signals: {e}")))
+        };
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    async fn first(&mut self) {
+        self.next().await;
+    }
+
+    /// The exit code that belongs to the next signal.
+    async fn next(&mut self) -> u8 {
+        tokio::select! {
+            _ = self.interrupt.recv() => 130,
+            _ = self.terminate.recv() => 143,
+        }
+    }
+}
