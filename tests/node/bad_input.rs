@@ -4,77 +4,81 @@ use gantry_tests::node::Node;
 use gantry_tests::poll::until;
 use serde_json::json;
 
+/// Method, path, body, status and what the answer must name.
+const REFUSALS: &[(&str, &str, &str, u16, &str)] = &[
+    ("POST", "/v2/apps", "{nope", 400, "Invalid JSON"),
+    ("POST", "/v2/apps", r#"{"id": 5, "cmd": "x"}"#, 422, "/id"),
+    ("POST", "/v2/apps", r#"{"cmd": "x"}"#, 422, "/id"),
+    (
+        "POST",
+        "/v2/apps",
+        r#"{"id": "/x", "cmd": "x", "cpus": "a"}"#,
+        422,
+        "/cpus",
+    ),
+    (
+        "POST",
+        "/v2/apps",
+        r#"{"id": "/x", "cmd": "x", "mem": -1}"#,
+        422,
+        "/mem",
+    ),
+    (
+        "POST",
+        "/v2/apps",
+        r#"{"id": "/x", "cmd": "x", "mem": 1e300}"#,
+        422,
+        "/mem",
+    ),
+    (
+        "POST",
+        "/v2/apps",
+        r#"{"id": "/x", "cmd": "x", "instances": -1}"#,
+        422,
+        "/instances",
+    ),
+    (
+        "POST",
+        "/v2/apps",
+        r#"{"id": "/X Y", "cmd": "x"}"#,
+        422,
+        "/id",
+    ),
+    ("POST", "/v2/apps", r#"{"id": "/x"}"#, 422, "cmd"),
+    (
+        "POST",
+        "/v2/apps",
+        r#"{"id": "/x", "cmd": "x", "wat": 1}"#,
+        422,
+        "wat",
+    ),
+    (
+        "POST",
+        "/v2/apps",
+        r#"{"id": "/x", "cmd": "x", "healthChecks": [{}]}"#,
+        422,
+        "healthChecks",
+    ),
+    (
+        "GET",
+        "/v2/apps/none",
+        "",
+        404,
+        "App '/none' does not exist",
+    ),
+    ("DELETE", "/v2/apps/none", "", 404, "does not exist"),
+    ("DELETE", "/v2/deployments/none", "", 404, "does not exist"),
+    ("GET", "/files/read?path=/etc/passwd", "", 404, ""),
+    ("GET", "/agent/none/state", "", 404, ""),
+];
+
 #[test]
 fn the_api_refuses_in_its_own_form() {
     let node = Node::start(&[]);
     let deep = format!("{}{}", "[".repeat(5000), "]".repeat(5000));
-    for (method, path, body, status, needle) in [
-        ("POST", "/v2/apps", "{nope", 400, "Invalid JSON"),
-        ("POST", "/v2/apps", deep.as_str(), 400, "Invalid JSON"),
-        ("POST", "/v2/apps", r#"{"id": 5, "cmd": "x"}"#, 422, "/id"),
-        ("POST", "/v2/apps", r#"{"cmd": "x"}"#, 422, "/id"),
-        (
-            "POST",
-            "/v2/apps",
-            r#"{"id": "/x", "cmd": "x", "cpus": "a"}"#,
-            422,
-            "/cpus",
-        ),
-        (
-            "POST",
-            "/v2/apps",
-            r#"{"id": "/x", "cmd": "x", "mem": -1}"#,
-            422,
-            "/mem",
-        ),
-        (
-            "POST",
-            "/v2/apps",
-            r#"{"id": "/x", "cmd": "x", "mem": 1e300}"#,
-            422,
-            "/mem",
-        ),
-        (
-            "POST",
-            "/v2/apps",
-            r#"{"id": "/x", "cmd": "x", "instances": -1}"#,
-            422,
-            "/instances",
-        ),
-        (
-            "POST",
-            "/v2/apps",
-            r#"{"id": "/X Y", "cmd": "x"}"#,
-            422,
-            "/id",
-        ),
-        ("POST", "/v2/apps", r#"{"id": "/x"}"#, 422, "cmd"),
-        (
-            "POST",
-            "/v2/apps",
-            r#"{"id": "/x", "cmd": "x", "wat": 1}"#,
-            422,
-            "wat",
-        ),
-        (
-            "POST",
-            "/v2/apps",
-            r#"{"id": "/x", "cmd": "x", "healthChecks": [{}]}"#,
-            422,
-            "healthChecks",
-        ),
-        (
-            "GET",
-            "/v2/apps/none",
-            "",
-            404,
-            "App '/none' does not exist",
-        ),
-        ("DELETE", "/v2/apps/none", "", 404, "does not exist"),
-        ("DELETE", "/v2/deployments/none", "", 404, "does not exist"),
-        ("GET", "/files/read?path=/etc/passwd", "", 404, ""),
-        ("GET", "/agent/none/state", "", 404, ""),
-    ] {
+    let mut rows = REFUSALS.to_vec();
+    rows.push(("POST", "/v2/apps", deep.as_str(), 400, "Invalid JSON"));
+    for (method, path, body, status, needle) in rows {
         let answer = node.raw(method, path, body);
         let text = answer.body.to_string();
         assert_eq!(answer.status, status, "{method} {path} {body:.60}: {text}");

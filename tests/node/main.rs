@@ -1,5 +1,6 @@
 //! Tests of one node: the real binary, the real kernel, real registries. Need root; without it
 //! they fail and say so.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod bad_input;
 mod bridge;

@@ -75,10 +75,10 @@ fn a_crashing_command_is_restarted_with_growing_delay() {
     let first = failure["taskId"].as_str().unwrap().to_owned();
     until("a second task that failed", || {
         let now = node.get("/v2/apps/crash").body["app"]["lastTaskFailure"]["taskId"].clone();
-        if now != first.as_str() {
-            Ok(())
-        } else {
+        if now == first.as_str() {
             Err(now.to_string())
+        } else {
+            Ok(())
         }
     });
 }

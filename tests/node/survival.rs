@@ -81,7 +81,7 @@ fn output_sizes(data: &Path) -> BTreeMap<String, u64> {
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() => folders.push(entry.path()),
                 Ok(_) if entry.file_name() == "stdout" => {
-                    let size = entry.metadata().map(|m| m.len()).unwrap_or(0);
+                    let size = entry.metadata().map_or(0, |m| m.len());
                     sizes.insert(entry.path().to_string_lossy().into_owned(), size);
                 }
                 _ => {}

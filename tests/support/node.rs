@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::poll::{until, until_within};
+use crate::poll::{self, until};
 
 /// The binary under test, built once per test run with the profile of the tests.
 pub fn gantry_binary() -> &'static Path {
@@ -138,8 +138,7 @@ impl Node {
 
     /// Waits until the API answers and the agent is active.
     pub fn wait_ready(&mut self) {
-        let start = std::time::Instant::now();
-        loop {
+        until("an active agent", || {
             if let Some(status) = self
                 .child
                 .as_mut()
@@ -147,19 +146,12 @@ impl Node {
             {
                 panic!("gantry ended with {status}:\n{}", self.log());
             }
-            let active = self
-                .try_get("/state")
-                .is_some_and(|a| a.body["slaves"][0]["active"] == Value::Bool(true));
-            if active {
-                return;
+            let state = self.try_get("/state").map(|a| a.body);
+            match state.map(|s| s["slaves"][0]["active"] == Value::Bool(true)) {
+                Some(true) => Ok(()),
+                _ => Err(self.log()),
             }
-            assert!(
-                start.elapsed() < crate::poll::PATIENCE,
-                "no active agent:\n{}",
-                self.log()
-            );
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        });
     }
 
     /// Process id of gantry itself.
@@ -357,17 +349,9 @@ impl Drop for Node {
         }
         if let Some(mut child) = self.child.take() {
             signal(child.id(), "TERM");
-            let gone = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                until_within(Duration::from_secs(30), "the end", || {
-                    child
-                        .try_wait()
-                        .ok()
-                        .flatten()
-                        .ok_or_else(|| "still there".to_owned())
-                });
-            }));
-            if gone.is_err() {
-                // Not a pass: the assertion that belongs to a clean stop is a test of its own.
+            let ended = |child: &mut Child| child.try_wait().ok().flatten().ok_or(());
+            if !poll::happens_within(Duration::from_secs(30), || ended(&mut child).is_ok()) {
+                // Not a pass: that a stop is clean is asserted by a test of its own.
                 let _ = child.kill();
                 let _ = child.wait();
             }
@@ -381,10 +365,7 @@ impl Node {
         if self.dir.path().join("data/agent/keeper.sock").exists() {
             self.extra.retain(|a| a != "--keep-tasks");
             self.spawn();
-            let start = std::time::Instant::now();
-            while self.try_get("/ping").is_none() && start.elapsed() < Duration::from_secs(20) {
-                std::thread::sleep(Duration::from_millis(20));
-            }
+            poll::happens_within(Duration::from_secs(20), || self.try_get("/ping").is_some());
         }
     }
 }

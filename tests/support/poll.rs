@@ -6,24 +6,29 @@ use std::time::{Duration, Instant};
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Asks until there is an answer; panics with `what` and the last refusal after [`PATIENCE`].
-pub fn until<T>(what: &str, ask: impl FnMut() -> Result<T, String>) -> T {
-    until_within(PATIENCE, what, ask)
-}
-
-/// As [`until`], with a deadline of its own.
-pub fn until_within<T>(
-    patience: Duration,
-    what: &str,
-    mut ask: impl FnMut() -> Result<T, String>,
-) -> T {
+pub fn until<T>(what: &str, mut ask: impl FnMut() -> Result<T, String>) -> T {
     let start = Instant::now();
     loop {
         match ask() {
             Ok(answer) => return answer,
-            Err(why) if start.elapsed() > patience => {
-                panic!("{what}: not within {patience:?}; last seen: {why}")
+            Err(why) if start.elapsed() > PATIENCE => {
+                panic!("{what}: not within {PATIENCE:?}; last seen: {why}")
             }
             Err(_) => std::thread::sleep(Duration::from_millis(20)),
         }
+    }
+}
+
+/// Whether a condition comes true in time.
+pub fn happens_within(patience: Duration, mut ask: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    loop {
+        if ask() {
+            return true;
+        }
+        if start.elapsed() > patience {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
