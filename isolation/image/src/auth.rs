@@ -15,7 +15,11 @@ const MAX_TOKEN_BYTES: usize = 64 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Challenge {
     /// A token from `realm`.
-    Bearer { realm: String, service: Option<String>, scope: Option<String> },
+    Bearer {
+        realm: String,
+        service: Option<String>,
+        scope: Option<String>,
+    },
     /// A user and a password.
     Basic,
     /// Something that this client does not know, or that makes no sense.
@@ -46,7 +50,11 @@ impl Challenge {
             }
             rest = after;
         }
-        realm.map_or(Self::Unknown, |realm| Self::Bearer { realm, service, scope })
+        realm.map_or(Self::Unknown, |realm| Self::Bearer {
+            realm,
+            service,
+            scope,
+        })
     }
 }
 
@@ -104,9 +112,16 @@ mod tests {
         for (header, challenge) in [
             (
                 r#"Bearer realm="https://a/token",service="r",scope="repository:a/b:pull,push""#,
-                bearer("https://a/token", Some("r"), Some("repository:a/b:pull,push")),
+                bearer(
+                    "https://a/token",
+                    Some("r"),
+                    Some("repository:a/b:pull,push"),
+                ),
             ),
-            ("bearer REALM=https://a , x=y", bearer("https://a", None, None)),
+            (
+                "bearer REALM=https://a , x=y",
+                bearer("https://a", None, None),
+            ),
             (r#"Bearer realm="a\"b""#, bearer("a\"b", None, None)),
             (r#"Bearer  realm = "a" "#, bearer("a", None, None)),
             (r#"Basic realm="x""#, Challenge::Basic),

@@ -37,7 +37,7 @@ pub struct ImageConfig {
 
 /// Why a config blob is refused.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ConfigError {
+pub enum ConfigError {
     /// Not JSON, or not of the expected shape.
     #[error("the image's config is not valid")]
     Json(#[source] serde_json::Error),
@@ -116,7 +116,10 @@ impl ParsedConfig {
         }
         let diff_ids = blob.rootfs.diff_ids;
         if diff_ids.len() != layers {
-            return Err(ConfigError::Layers { config: diff_ids.len(), manifest: layers });
+            return Err(ConfigError::Layers {
+                config: diff_ids.len(),
+                manifest: layers,
+            });
         }
         let run = blob.config.unwrap_or_default();
         let config = ImageConfig {
@@ -126,7 +129,12 @@ impl ParsedConfig {
             working_dir: text(run.working_dir, "working directory")?,
             user: text(run.user, "user")?,
             stop_signal: text(run.stop_signal, "stop signal")?,
-            exposed: run.exposed_ports.unwrap_or_default().into_keys().take(MAX_ITEMS).collect(),
+            exposed: run
+                .exposed_ports
+                .unwrap_or_default()
+                .into_keys()
+                .take(MAX_ITEMS)
+                .collect(),
             labels: run.labels.unwrap_or_default(),
         };
         match &config.working_dir {
@@ -139,13 +147,21 @@ impl ParsedConfig {
 fn list(items: Option<Vec<String>>, what: &'static str) -> Result<Vec<String>, ConfigError> {
     let items = items.unwrap_or_default();
     let fits = items.len() <= MAX_ITEMS && items.iter().all(|item| is_sane(item));
-    if fits { Ok(items) } else { Err(ConfigError::Bounds(what)) }
+    if fits {
+        Ok(items)
+    } else {
+        Err(ConfigError::Bounds(what))
+    }
 }
 
 fn text(item: Option<String>, what: &'static str) -> Result<Option<String>, ConfigError> {
     let item = item.filter(|item| !item.is_empty());
     let fits = item.as_deref().is_none_or(is_sane);
-    if fits { Ok(item) } else { Err(ConfigError::Bounds(what)) }
+    if fits {
+        Ok(item)
+    } else {
+        Err(ConfigError::Bounds(what))
+    }
 }
 
 /// A NUL would end the string early in exec: what was checked would not be what runs.

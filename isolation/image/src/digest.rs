@@ -42,11 +42,13 @@ impl Digest {
     #[must_use]
     pub fn hex(&self) -> String {
         use fmt::Write as _;
-        self.0.iter().fold(String::with_capacity(HEX_LEN), |mut text, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        self.0
+            .iter()
+            .fold(String::with_capacity(HEX_LEN), |mut text, byte| {
+                // Writing to a String cannot fail.
+                let _ = write!(text, "{byte:02x}");
+                text
+            })
     }
 
     /// The name of a file or directory that holds this content: `sha256-<hex>`.
@@ -67,7 +69,10 @@ impl Digest {
         let mut bytes = [0; 32];
         for (byte, pair) in bytes.iter_mut().zip(hex.chunks_exact(2)) {
             let [high, low] = [nibble(pair[0]), nibble(pair[1])];
-            *byte = high.zip(low).map(|(high, low)| high << 4 | low).ok_or(DigestError::Hex)?;
+            *byte = high
+                .zip(low)
+                .map(|(high, low)| high << 4 | low)
+                .ok_or(DigestError::Hex)?;
         }
         Ok(Self(bytes))
     }

@@ -13,16 +13,30 @@
 //!   HTTP body ─▶ sha256(blob) ─▶ gunzip ─▶ sha256(diff) ─▶ tar entries ─▶ tmp/… ─▶ layers/…
 //! ```
 
-#![expect(dead_code, reason = "signatures first, the rest follows")]
-
+mod auth;
 mod config;
 mod digest;
+mod error;
+mod manifest;
+mod pipe;
 mod progress;
+mod pull;
 mod reference;
+mod registry;
 mod store;
+mod tarball;
+mod transport;
+mod unpack;
 
-pub use config::ImageConfig;
+pub use config::{ConfigError, ImageConfig};
 pub use digest::{Digest, DigestError};
+pub use error::{PullError, PullFailure};
+pub use manifest::ManifestError;
 pub use progress::{LayerProgress, LayerState, Progress, ProgressFn};
 pub use reference::{DEFAULT_REGISTRY, Reference, ReferenceError};
-pub use store::{Image, OpenError, PullError, PullOptions, Store, StoreConfig};
+pub use registry::RegistryError;
+pub use store::{Image, OpenError, PullOptions, Store, StoreConfig};
+pub use tarball::TarError;
+pub use transport::{Cause, Timeouts};
+pub use unpack::meter::Limits;
+pub use unpack::{PathError, UnpackError};

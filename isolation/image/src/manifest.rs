@@ -183,7 +183,11 @@ impl Document {
         }
         let raw: Raw = serde_json::from_slice(bytes).map_err(|error| {
             // Schema 1 has no such members, so say what it is rather than what it lacks.
-            if is_schema1(bytes) { ManifestError::Schema1 } else { ManifestError::Json(error) }
+            if is_schema1(bytes) {
+                ManifestError::Schema1
+            } else {
+                ManifestError::Json(error)
+            }
         })?;
         match raw.schema_version {
             2 => {}
@@ -217,7 +221,10 @@ impl Document {
 
 /// Servers that know nothing about registries say one of these, and the document decides.
 fn is_telling(content_type: &str) -> bool {
-    !matches!(content_type, "" | "application/json" | "text/plain" | "application/octet-stream")
+    !matches!(
+        content_type,
+        "" | "application/json" | "text/plain" | "application/octet-stream"
+    )
 }
 
 fn is_schema1(bytes: &[u8]) -> bool {
@@ -249,7 +256,13 @@ impl Manifest {
             _ => return Err(ManifestError::Bounds("more than 128 layers")),
         }
         let layers = layers.iter().map(Layer::check).collect::<Result<_, _>>()?;
-        Ok(Self { config: Blob { digest: config.digest, size_bytes: config.size }, layers })
+        Ok(Self {
+            config: Blob {
+                digest: config.digest,
+                size_bytes: config.size,
+            },
+            layers,
+        })
     }
 }
 
@@ -266,7 +279,10 @@ impl Layer {
         if descriptor.size > MAX_LAYER_BYTES {
             return Err(ManifestError::Bounds("a layer that is too large"));
         }
-        let blob = Blob { digest: descriptor.digest, size_bytes: descriptor.size };
+        let blob = Blob {
+            digest: descriptor.digest,
+            size_bytes: descriptor.size,
+        };
         Ok(Self { blob, compression })
     }
 }
@@ -289,7 +305,10 @@ impl Index {
         let found = baseline
             .iter()
             .find_map(|variant| self.0.iter().find(|entry| fits(entry, variant)))
-            .ok_or_else(|| ManifestError::Platform { node: node.to_string(), has: self.has() })?;
+            .ok_or_else(|| ManifestError::Platform {
+                node: node.to_string(),
+                has: self.has(),
+            })?;
         match found.descriptor.media_type.as_str() {
             OCI_MANIFEST | DOCKER_MANIFEST => {}
             OCI_INDEX | DOCKER_LIST => return Err(ManifestError::Nested),
@@ -298,7 +317,10 @@ impl Index {
         if found.descriptor.size > MAX_MANIFEST_BYTES {
             return Err(ManifestError::Bounds("an entry that is too large"));
         }
-        Ok(Blob { digest: found.descriptor.digest, size_bytes: found.descriptor.size })
+        Ok(Blob {
+            digest: found.descriptor.digest,
+            size_bytes: found.descriptor.size,
+        })
     }
 
     fn has(&self) -> String {
@@ -310,11 +332,19 @@ impl Index {
             .take(20)
             .map(|platform| {
                 let slash = if platform.variant.is_empty() { "" } else { "/" };
-                let EntryPlatform { os, architecture, variant } = platform;
+                let EntryPlatform {
+                    os,
+                    architecture,
+                    variant,
+                } = platform;
                 quote(&format!("{os}/{architecture}{slash}{variant}"))
             })
             .collect();
-        if names.is_empty() { "nothing".into() } else { names.join(", ") }
+        if names.is_empty() {
+            "nothing".into()
+        } else {
+            names.join(", ")
+        }
     }
 }
 

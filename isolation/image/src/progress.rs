@@ -82,7 +82,10 @@ impl Tracker {
     ) -> Self {
         let tracker = Self {
             callback,
-            inner: Mutex::new(Inner { progress: Progress { image, layers }, last: None }),
+            inner: Mutex::new(Inner {
+                progress: Progress { image, layers },
+                last: None,
+            }),
         };
         tracker.report(tracker.lock(), true);
         tracker
@@ -103,7 +106,10 @@ impl Tracker {
     pub(crate) fn received(&self, layer: usize, bytes: u64) {
         let mut inner = self.lock();
         if let Some(layer) = inner.progress.layers.get_mut(layer) {
-            layer.done_bytes = layer.done_bytes.saturating_add(bytes).min(layer.total_bytes);
+            layer.done_bytes = layer
+                .done_bytes
+                .saturating_add(bytes)
+                .min(layer.total_bytes);
         }
         self.report(inner, false);
     }
@@ -118,8 +124,12 @@ impl Tracker {
     }
 
     fn report(&self, mut inner: MutexGuard<'_, Inner>, always: bool) {
-        let Some(callback) = &self.callback else { return };
-        let due = inner.last.is_none_or(|last| last.elapsed() >= Duration::from_millis(INTERVAL_MS));
+        let Some(callback) = &self.callback else {
+            return;
+        };
+        let due = inner
+            .last
+            .is_none_or(|last| last.elapsed() >= Duration::from_millis(INTERVAL_MS));
         if always || due {
             inner.last = Some(Instant::now());
             let progress = inner.progress.clone();

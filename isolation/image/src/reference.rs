@@ -106,8 +106,18 @@ impl Reference {
         } else {
             path.to_owned()
         };
-        let registry = if is_default { DEFAULT_REGISTRY } else { registry }.to_owned();
-        Ok(Self { registry, repository, tag, digest })
+        let registry = if is_default {
+            DEFAULT_REGISTRY
+        } else {
+            registry
+        }
+        .to_owned();
+        Ok(Self {
+            registry,
+            repository,
+            tag,
+            digest,
+        })
     }
 
     /// The registry as users name it: `host` or `host:port`.
@@ -118,7 +128,11 @@ impl Reference {
 
     /// The `host[:port]` that answers for this registry.
     pub(crate) fn api_host(&self) -> &str {
-        if self.registry == DEFAULT_REGISTRY { DEFAULT_REGISTRY_API } else { &self.registry }
+        if self.registry == DEFAULT_REGISTRY {
+            DEFAULT_REGISTRY_API
+        } else {
+            &self.registry
+        }
     }
 
     /// The repository's path in the registry.
@@ -130,7 +144,11 @@ impl Reference {
     /// The tag: the one given, else `latest` unless a digest is given.
     #[must_use]
     pub fn tag(&self) -> Option<&str> {
-        self.tag.as_deref().or(if self.digest.is_none() { Some(DEFAULT_TAG) } else { None })
+        self.tag.as_deref().or(if self.digest.is_none() {
+            Some(DEFAULT_TAG)
+        } else {
+            None
+        })
     }
 
     /// The digest, if the reference pins one.
@@ -142,7 +160,11 @@ impl Reference {
     /// The same repository, pinned to a digest, without a tag.
     #[must_use]
     pub fn pinned(&self, digest: Digest) -> Self {
-        Self { tag: None, digest: Some(digest), ..self.clone() }
+        Self {
+            tag: None,
+            digest: Some(digest),
+            ..self.clone()
+        }
     }
 }
 
@@ -162,7 +184,10 @@ fn is_host(host: &str) -> bool {
         port.bytes().all(|byte| byte.is_ascii_digit())
             && port.parse::<u16>().is_ok_and(|port| port != 0)
     });
-    let name_fits = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
+    let name_fits = match name
+        .strip_prefix('[')
+        .and_then(|name| name.strip_suffix(']'))
+    {
         Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
         None => name.len() <= MAX_NAME_LEN && name.split('.').all(is_host_label),
     };
@@ -173,7 +198,9 @@ fn is_host_label(label: &str) -> bool {
     !label.is_empty()
         && !label.starts_with('-')
         && !label.ends_with('-')
-        && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        && label
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 fn is_repository(path: &str) -> bool {
@@ -184,8 +211,8 @@ fn is_repository(path: &str) -> bool {
 fn is_component(component: &str) -> bool {
     let is_alnum = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let bytes = component.as_bytes();
-    let ends_well = bytes.first().copied().is_some_and(is_alnum)
-        && bytes.last().copied().is_some_and(is_alnum);
+    let ends_well =
+        bytes.first().copied().is_some_and(is_alnum) && bytes.last().copied().is_some_and(is_alnum);
     ends_well
         && component
             .split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
@@ -198,7 +225,9 @@ fn is_component(component: &str) -> bool {
 fn is_tag(tag: &str) -> bool {
     let mut bytes = tag.bytes();
     tag.len() <= MAX_TAG_LEN
-        && bytes.next().is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        && bytes
+            .next()
+            .is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
 }
 
@@ -244,32 +273,81 @@ mod tests {
             ("Host/a", "Host/a:latest"),
             ("[::1]:5000/a:1", "[::1]:5000/a:1"),
             ("[::1]/a:1", "[::1]/a:1"),
-            ("q.io/a__b/c-d/e.f/g--h_i:V1.0-x_", "q.io/a__b/c-d/e.f/g--h_i:V1.0-x_"),
+            (
+                "q.io/a__b/c-d/e.f/g--h_i:V1.0-x_",
+                "q.io/a__b/c-d/e.f/g--h_i:V1.0-x_",
+            ),
             ("localhost:5000", "docker.io/library/localhost:5000"),
         ] {
             let parsed = Reference::parse(text).unwrap();
             assert_eq!(parsed.to_string(), full, "{text}");
-            assert_eq!(Reference::parse(full).unwrap(), Reference::parse(&parsed.to_string()).unwrap());
+            assert_eq!(
+                Reference::parse(full).unwrap(),
+                Reference::parse(&parsed.to_string()).unwrap()
+            );
         }
         let pinned = Reference::parse(&format!("a/b@{DIGEST}")).unwrap();
         assert_eq!(pinned.to_string(), format!("docker.io/a/b@{DIGEST}"));
         assert_eq!(pinned.tag(), None);
         let both = Reference::parse(&format!("h:1/b:x@{DIGEST}")).unwrap();
-        assert_eq!((both.tag(), both.digest().unwrap().to_string().as_str()), (Some("x"), DIGEST));
+        assert_eq!(
+            (both.tag(), both.digest().unwrap().to_string().as_str()),
+            (Some("x"), DIGEST)
+        );
     }
 
     #[test]
     fn refusals() {
         for text in [
-            "", "/", "a/", "/a", "a//b", "A", "a:", ":a", "a:b:c", "a b", "a..b", "a._b", "a___b", "-a",
-            "a-", "_a", "a/../b", "../a", "a/./b", "h:0/a", "h:99999/a", "h:+1/a", "h:x/a", "h./a", ".h/a",
-            "[::1/a", "[zz]/a", "a@", "a@sha256:12", "a@sha512:12", "a@b@c", "a?x=y", "a#b", "http://h/a", "a\0b",
-            "a:-x", "é", "h:5000/é", "user@h.x/a", "h.x\\a/b", "a:é",
+            "",
+            "/",
+            "a/",
+            "/a",
+            "a//b",
+            "A",
+            "a:",
+            ":a",
+            "a:b:c",
+            "a b",
+            "a..b",
+            "a._b",
+            "a___b",
+            "-a",
+            "a-",
+            "_a",
+            "a/../b",
+            "../a",
+            "a/./b",
+            "h:0/a",
+            "h:99999/a",
+            "h:+1/a",
+            "h:x/a",
+            "h./a",
+            ".h/a",
+            "[::1/a",
+            "[zz]/a",
+            "a@",
+            "a@sha256:12",
+            "a@sha512:12",
+            "a@b@c",
+            "a?x=y",
+            "a#b",
+            "http://h/a",
+            "a\0b",
+            "a:-x",
+            "é",
+            "h:5000/é",
+            "user@h.x/a",
+            "h.x\\a/b",
+            "a:é",
         ] {
             assert!(Reference::parse(text).is_err(), "{text:?} was taken");
         }
         assert!(Reference::parse(&"a".repeat(256)).is_err());
         assert!(Reference::parse(&format!("a:{}", "t".repeat(129))).is_err());
-        assert_eq!(Reference::parse(&"a".repeat(1025)), Err(ReferenceError::Long));
+        assert_eq!(
+            Reference::parse(&"a".repeat(1025)),
+            Err(ReferenceError::Long)
+        );
     }
 }

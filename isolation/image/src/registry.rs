@@ -82,7 +82,9 @@ pub enum RegistryError {
         max_bytes: u64,
     },
     /// The content is not what the digest says.
-    #[error("registry {host} sent wrong content for {what}: its digest is {actual}, not {expected}")]
+    #[error(
+        "registry {host} sent wrong content for {what}: its digest is {actual}, not {expected}"
+    )]
     WrongDigest {
         /// `host[:port]`.
         host: String,
@@ -138,7 +140,13 @@ impl<'a> Session<'a> {
             cause: Cause::Broken(error.to_string()),
         })?;
         let repository = reference.repository();
-        Ok(Self { transport, insecure, base, repository, token: Mutex::new(None) })
+        Ok(Self {
+            transport,
+            insecure,
+            base,
+            repository,
+            token: Mutex::new(None),
+        })
     }
 
     /// The manifest or index of a tag; its digest is checked against the registry's header.
@@ -147,8 +155,11 @@ impl<'a> Session<'a> {
         let path = format!("{}/manifests/{tag}", self.repository);
         let response = self.get(&path, manifest::ACCEPT, &what).await?;
         let named = response.headers().get("docker-content-digest");
-        let named = named.and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
-        self.served(response, &what, manifest::MAX_MANIFEST_BYTES, named).await
+        let named = named
+            .and_then(|value| value.to_str().ok())
+            .and_then(|text| text.parse().ok());
+        self.served(response, &what, manifest::MAX_MANIFEST_BYTES, named)
+            .await
     }
 
     /// The manifest or index with this digest.
@@ -167,14 +178,21 @@ impl<'a> Session<'a> {
     pub(crate) async fn document(&self, blob: Blob) -> Result<Vec<u8>, RegistryError> {
         let what = format!("blob {}", blob.digest);
         let response = self.blob(blob.digest).await?;
-        let served = self.served(response, &what, blob.size_bytes, Some(blob.digest)).await?;
+        let served = self
+            .served(response, &what, blob.size_bytes, Some(blob.digest))
+            .await?;
         Ok(served.bytes)
     }
 
     /// A blob's body, not yet read and not verified.
     pub(crate) async fn blob(&self, digest: Digest) -> Result<Response, RegistryError> {
         let path = format!("{}/blobs/{digest}", self.repository);
-        self.get(&path, "*/*", &format!("blob {digest} of {}", self.repository)).await
+        self.get(
+            &path,
+            "*/*",
+            &format!("blob {digest} of {}", self.repository),
+        )
+        .await
     }
 
     /// The error for a body that broke off.
@@ -183,7 +201,10 @@ impl<'a> Session<'a> {
     }
 
     pub(crate) fn unreachable(&self, cause: Cause) -> RegistryError {
-        RegistryError::Unreachable { host: self.host(), cause }
+        RegistryError::Unreachable {
+            host: self.host(),
+            cause,
+        }
     }
 
     pub(crate) fn host(&self) -> String {
@@ -207,7 +228,10 @@ impl<'a> Session<'a> {
                 expected,
                 actual,
             }),
-            _ => Ok(Served { bytes, content_type }),
+            _ => Ok(Served {
+                bytes,
+                content_type,
+            }),
         }
     }
 
@@ -219,11 +243,19 @@ impl<'a> Session<'a> {
     ) -> Result<Vec<u8>, RegistryError> {
         let read = async {
             let mut bytes = Vec::new();
-            while let Some(chunk) = response.chunk().await.map_err(|error| self.broken(&error))? {
+            while let Some(chunk) = response
+                .chunk()
+                .await
+                .map_err(|error| self.broken(&error))?
+            {
                 bytes.extend_from_slice(&chunk);
                 if bytes.len() as u64 > max_bytes {
                     let (host, what) = (self.host(), what.to_owned());
-                    return Err(RegistryError::TooLarge { host, what, max_bytes });
+                    return Err(RegistryError::TooLarge {
+                        host,
+                        what,
+                        max_bytes,
+                    });
                 }
             }
             Ok(bytes)
@@ -272,14 +304,20 @@ impl<'a> Session<'a> {
         match response.status().as_u16() {
             200 => Ok(response),
             401 | 403 => Err(self.unauthorized()),
-            404 => Err(RegistryError::NotFound { host: self.host(), what }),
+            404 => Err(RegistryError::NotFound {
+                host: self.host(),
+                what,
+            }),
             429 => Err(RegistryError::TooMany { host }),
             status => Err(RegistryError::Status { host, status, what }),
         }
     }
 
     fn unauthorized(&self) -> RegistryError {
-        RegistryError::Unauthorized { host: self.host(), repository: self.repository.to_owned() }
+        RegistryError::Unauthorized {
+            host: self.host(),
+            repository: self.repository.to_owned(),
+        }
     }
 
     /// A token other than `used`: another request may have fetched it meanwhile.
@@ -293,12 +331,17 @@ impl<'a> Session<'a> {
             return Ok(newer.clone());
         }
         let challenges = refusal.get_all(WWW_AUTHENTICATE).iter();
-        let bearer = challenges.filter_map(|value| value.to_str().ok()).map(Challenge::parse).find_map(
-            |challenge| match challenge {
-                Challenge::Bearer { realm, service, scope } => Some((realm, service, scope)),
+        let bearer = challenges
+            .filter_map(|value| value.to_str().ok())
+            .map(Challenge::parse)
+            .find_map(|challenge| match challenge {
+                Challenge::Bearer {
+                    realm,
+                    service,
+                    scope,
+                } => Some((realm, service, scope)),
                 Challenge::Basic | Challenge::Unknown => None,
-            },
-        );
+            });
         let (realm, service, scope) = bearer.ok_or_else(|| self.unauthorized())?;
         let fresh = self.fetch_token(&realm, service, scope).await?;
         *token = Some(fresh.clone());
@@ -311,8 +354,10 @@ impl<'a> Session<'a> {
         service: Option<String>,
         scope: Option<String>,
     ) -> Result<HeaderValue, RegistryError> {
-        let failed =
-            |host: &str, detail: String| RegistryError::Token { host: host.to_owned(), detail };
+        let failed = |host: &str, detail: String| RegistryError::Token {
+            host: host.to_owned(),
+            detail,
+        };
         let mut url = Url::parse(realm)
             .map_err(|error| failed(&self.host(), format!("its address is not a URL: {error}")))?;
         let host = authority(&url);
@@ -330,7 +375,9 @@ impl<'a> Session<'a> {
             401 | 403 => return Err(self.unauthorized()),
             status => return Err(failed(&host, format!("it answered {status}"))),
         }
-        let body = self.body(response, "a token", MAX_TOKEN_ANSWER_BYTES).await?;
+        let body = self
+            .body(response, "a token", MAX_TOKEN_ANSWER_BYTES)
+            .await?;
         let token = auth::token(&body)
             .and_then(|token| HeaderValue::from_str(&format!("Bearer {token}")).ok())
             .map(|mut value| {
@@ -344,5 +391,11 @@ impl<'a> Session<'a> {
 /// The media type without parameters.
 fn content_type(headers: &HeaderMap) -> Option<String> {
     let text = headers.get(CONTENT_TYPE)?.to_str().ok()?;
-    Some(text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+    Some(
+        text.split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase(),
+    )
 }

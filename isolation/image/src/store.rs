@@ -1,38 +1,290 @@
-//! stub
+//! The images of one node: a directory of unpacked layers, small documents and names.
+//!
+//! ```text
+//! <dir>/lock               flock, held while the store is open
+//! <dir>/images.json        full reference → manifest digest, written whole and renamed
+//! <dir>/blobs/sha256-…     manifests and configs as served (compressed layers are not kept)
+//! <dir>/layers/sha256-…/   one unpacked layer, named by the digest of its uncompressed archive
+//! <dir>/complete/sha256-…  "synced", or the boot id under which that layer was unpacked
+//! <dir>/tmp/…              what is being unpacked
+//! ```
+//!
+//! It decides when a layer or an image counts as present and removes what a crash left behind.
+//! It does not talk to registries ([`crate::pull`] does) and does not collect garbage yet.
+//!
+//! Invariants: a directory in `layers/` is a whole, verified layer if its mark in `complete/` says
+//! `synced` or names the running boot; everything else there is removed on open. A pull does not
+//! wait for the disk: layers are marked with the boot id at once, synced in the background by one
+//! syncfs, then marked `synced`. A power failure in between costs that pull, never correctness.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use crate::{Digest, ImageConfig, ProgressFn, Reference};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::config::ParsedConfig;
+use crate::error::{PullError, PullFailure};
+use crate::manifest::{Document, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, Manifest, Platform};
+use crate::progress::ProgressFn;
+use crate::transport::{Timeouts, Transport};
+use crate::unpack::Limits;
+use crate::{Digest, ImageConfig, Reference};
+
+use self::index::Index;
+use self::layers::Layers;
+use self::locks::Locks;
+
+mod index;
+pub(crate) mod layers;
+mod locks;
+
+/// Layers that are fetched and unpacked at the same time, over all pulls.
+const MAX_PARALLEL_LAYERS: usize = 4;
+
+/// The images of this node. Cheap to clone.
+#[derive(Clone)]
+pub struct Store(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    blobs: PathBuf,
+    index: Mutex<Index>,
+    pub(crate) layers: Layers,
+    pub(crate) pulls: Locks<String>,
+    pub(crate) parallel: tokio::sync::Semaphore,
+    pub(crate) transport: Transport,
+    pub(crate) limits: Limits,
+    _lock: File,
+}
+
+/// What can be tuned.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StoreConfig {
+    /// How long to wait for registries.
+    pub timeouts: Timeouts,
+    /// How large a layer may become.
+    pub limits: Limits,
+}
+
+/// How to pull.
+#[derive(Clone, Default)]
+pub struct PullOptions {
+    /// Ask the registry what the tag means even if the image is here. (A digest never changes.)
+    pub force: bool,
+    /// `host` or `host:port` of registries that may be spoken to over plain HTTP; loopback always may.
+    pub insecure_registries: Vec<String>,
+    /// Told how far it is; not called when nothing has to be fetched from a registry.
+    pub progress: Option<ProgressFn>,
+}
 
 /// An image on this node, ready to be mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
     /// Digest of the manifest for this platform.
     pub digest: Digest,
-    /// Unpacked layer directories, topmost first.
+    /// Unpacked layer directories, topmost first: at least one, none twice.
     pub layers: Vec<PathBuf>,
     /// What to run.
     pub config: ImageConfig,
 }
-#[derive(Debug, Clone, Default)]
-pub struct StoreConfig {}
-#[derive(Clone, Default)]
-pub struct PullOptions {
-    pub force: bool,
-    pub insecure_registries: Vec<String>,
-    pub progress: Option<ProgressFn>,
+
+/// Why a store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error("the image store {} is in use by another process", .0.display())]
+    Busy(PathBuf),
+    /// A file operation failed.
+    #[error("cannot {operation} {}", path.display())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Its error.
+        #[source]
+        source: io::Error,
+    },
 }
-#[derive(Debug, thiserror::Error)]
-#[error("x")]
-pub struct OpenError;
-#[derive(Debug, thiserror::Error)]
-#[error("x")]
-pub struct PullError;
-impl PullError { pub fn message(&self) -> String { String::new() } pub fn is_permanent(&self) -> bool { false } }
-#[derive(Clone)]
-pub struct Store { _dir: Arc<PathBuf> }
+
+fn io_error<'a>(
+    operation: &'static str,
+    path: &'a Path,
+) -> impl FnOnce(io::Error) -> OpenError + 'a {
+    move |source| OpenError::Io {
+        operation,
+        path: path.to_owned(),
+        source,
+    }
+}
+
 impl Store {
-    pub fn open(dir: &Path) -> Result<Self, OpenError> { Ok(Self { _dir: Arc::new(dir.to_owned()) }) }
-    pub fn open_with(dir: &Path, _config: StoreConfig) -> Result<Self, OpenError> { Self::open(dir) }
-    pub async fn pull(&self, _reference: &Reference, _options: PullOptions) -> Result<Image, PullError> { Err(PullError) }
-    pub async fn local(&self, _reference: &Reference) -> Option<Image> { None }
+    /// Opens or creates the store in `dir` and removes what a crash left there. Blocks.
+    ///
+    /// # Errors
+    /// If the directory cannot be made or read, or is open elsewhere.
+    pub fn open(dir: &Path) -> Result<Self, OpenError> {
+        Self::open_with(dir, StoreConfig::default())
+    }
+
+    /// [`Store::open`] with other bounds.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_with(dir: &Path, config: StoreConfig) -> Result<Self, OpenError> {
+        private_dir(dir)?;
+        let dir = dir.canonicalize().map_err(io_error("resolve", dir))?;
+        let lock = lock(&dir)?;
+        let blobs = dir.join("blobs");
+        private_dir(&blobs)?;
+        let layers = Layers::open(&dir)?;
+        Ok(Self(Arc::new(Inner {
+            blobs,
+            index: Mutex::new(Index::load(&dir)),
+            layers,
+            pulls: Locks::default(),
+            parallel: tokio::sync::Semaphore::new(MAX_PARALLEL_LAYERS),
+            transport: Transport::new(config.timeouts),
+            limits: config.limits,
+            _lock: lock,
+        })))
+    }
+
+    /// The image if all of it is on this node; asks no registry.
+    pub async fn local(&self, reference: &Reference) -> Option<Image> {
+        let (inner, reference) = (Arc::clone(&self.0), reference.clone());
+        tokio::task::spawn_blocking(move || inner.local(&reference))
+            .await
+            .ok()
+            .flatten()
+    }
+
+    /// The image, fetched from its registry where it is not here or `force` is set.
+    ///
+    /// Concurrent pulls of one image or of images with common layers share the work. Dropping the
+    /// future stops the pull and removes what was half unpacked.
+    ///
+    /// # Errors
+    /// Says what is wrong with the registry, the image, or this node's disk.
+    pub async fn pull(
+        &self,
+        reference: &Reference,
+        options: PullOptions,
+    ) -> Result<Image, PullError> {
+        crate::pull::pull(&self.0, reference, options)
+            .await
+            .map_err(|failure| PullError {
+                image: reference.to_string(),
+                failure,
+            })
+    }
+}
+
+impl Inner {
+    fn local(&self, reference: &Reference) -> Option<Image> {
+        let digest = self
+            .index
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(reference)?;
+        let Document::Manifest(manifest) =
+            Document::parse(&self.read_blob(digest, MAX_MANIFEST_BYTES)?, None).ok()?
+        else {
+            return None;
+        };
+        let bytes = self.read_blob(manifest.config.digest, MAX_CONFIG_BYTES)?;
+        let config = parse_config(&bytes, &manifest).ok()?;
+        config
+            .diff_ids
+            .iter()
+            .all(|id| self.layers.has(*id))
+            .then(|| self.image(digest, config))
+    }
+
+    /// The image of layers that are all here.
+    pub(crate) fn image(&self, digest: Digest, config: ParsedConfig) -> Image {
+        Image {
+            digest,
+            layers: self.layers.stack(&config.diff_ids),
+            config: config.config,
+        }
+    }
+
+    /// Makes a complete image known under its names. Blocks.
+    pub(crate) fn record(&self, names: &[Reference], digest: Digest) -> Result<(), PullFailure> {
+        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        index
+            .set(names, digest)
+            .map_err(|source| PullFailure::Store {
+                operation: "write the index of images",
+                source,
+            })
+    }
+
+    fn read_blob(&self, digest: Digest, max_bytes: u64) -> Option<Vec<u8>> {
+        let path = self.blobs.join(digest.file_name());
+        let bytes = read_bounded(&path, max_bytes).ok()?;
+        (Digest::of(&bytes) == digest).then_some(bytes)
+    }
+
+    /// Keeps a small document. Blocks.
+    pub(crate) fn write_blob(&self, digest: Digest, bytes: &[u8]) -> Result<(), PullFailure> {
+        write_whole(&self.blobs.join(digest.file_name()), bytes).map_err(|source| {
+            PullFailure::Store {
+                operation: "write a manifest or config",
+                source,
+            }
+        })
+    }
+}
+
+/// The config of an image for this node.
+pub(crate) fn parse_config(
+    bytes: &[u8],
+    manifest: &Manifest,
+) -> Result<ParsedConfig, crate::config::ConfigError> {
+    let here = Platform::HERE;
+    ParsedConfig::parse(bytes, (here.os, here.architecture), manifest.layers.len())
+}
+
+fn lock(dir: &Path) -> Result<File, OpenError> {
+    let path = dir.join("lock");
+    let mut options = fs::OpenOptions::new();
+    let options = options.write(true).create(true).truncate(false).mode(0o600);
+    let file = options.open(&path).map_err(io_error("open", &path))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Busy(dir.to_owned())),
+        Err(error) => Err(io_error("lock", &path)(error.into())),
+    }
+}
+
+/// A directory that only its owner can look into: layers have set-id files and secrets in them.
+fn private_dir(path: &Path) -> Result<(), OpenError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(io_error("create", path))
+}
+
+fn read_bounded(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
+    use io::Read as _;
+    let mut bytes = Vec::new();
+    File::open(path)?
+        .take(max_bytes.saturating_add(1))
+        .read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > max_bytes {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok(bytes)
+}
+
+/// Writes a file so that a reader sees the old content or the new, never a part.
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = path.with_added_extension("new");
+    fs::write(&temporary, bytes)?;
+    fs::rename(&temporary, path)
 }

@@ -66,7 +66,7 @@ impl fmt::Display for Cause {
                 f,
                 "could not be reached over TLS ({detail}); a registry that speaks plain HTTP must be listed as insecure"
             ),
-            Self::Redirect(detail) => write!(f, "answered with a redirect that {detail}"),
+            Self::Redirect(detail) => write!(f, "points to a place that {detail}"),
             Self::Broken(detail) => write!(f, "broke off or did not speak HTTP ({detail})"),
         }
     }
@@ -88,13 +88,18 @@ impl Insecure<'_> {
     /// `host` is `name[:port]`; the list may name it with or without the port.
     fn allows(self, host: &str) -> bool {
         let name = host_name(host);
-        let listed = |item: &String| item.eq_ignore_ascii_case(host) || item.eq_ignore_ascii_case(name);
+        let listed =
+            |item: &String| item.eq_ignore_ascii_case(host) || item.eq_ignore_ascii_case(name);
         is_loopback(name) || self.0.iter().any(listed)
     }
 
     /// The scheme for a registry.
     pub(crate) fn scheme(self, host: &str) -> &'static str {
-        if self.allows(host) && !host.ends_with(":443") { "http" } else { "https" }
+        if self.allows(host) && !host.ends_with(":443") {
+            "http"
+        } else {
+            "https"
+        }
     }
 }
 
@@ -108,18 +113,25 @@ fn host_name(host: &str) -> &str {
 fn is_loopback(name: &str) -> bool {
     let bare = name.trim_start_matches('[').trim_end_matches(']');
     name.eq_ignore_ascii_case("localhost")
-        || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        || bare
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }
 
 /// `host[:port]` of a URL, the port only if it is not the scheme's own.
 pub(crate) fn authority(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
-    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+    url.port()
+        .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 impl Transport {
     pub(crate) fn new(timeouts: Timeouts) -> Self {
-        Self { timeouts, plain: OnceLock::new(), secure: OnceLock::new() }
+        Self {
+            timeouts,
+            plain: OnceLock::new(),
+            secure: OnceLock::new(),
+        }
     }
 
     pub(crate) fn timeouts(&self) -> Timeouts {
@@ -153,14 +165,19 @@ impl Transport {
             }
             url = next;
         }
-        Err((authority(&url), Cause::Redirect("leads to more redirects than are followed".into())))
+        Err((
+            authority(&url),
+            Cause::Redirect("leads to more redirects than are followed".into()),
+        ))
     }
 
     fn client(&self, url: &Url, insecure: Insecure<'_>) -> Result<&Client, Cause> {
         match url.scheme() {
             "https" => self.build(&self.secure, false),
             "http" if insecure.allows(&authority(url)) => self.build(&self.plain, true),
-            _ => Err(Cause::Redirect("is neither to TLS nor to a host listed as insecure".into())),
+            _ => Err(Cause::Redirect(
+                "is neither to TLS nor to a host listed as insecure".into(),
+            )),
         }
     }
 
@@ -192,9 +209,14 @@ fn is_redirect(status: StatusCode) -> bool {
 
 /// Where a redirect leads, or what is wrong with it.
 fn target(from: &Url, response: &Response) -> Result<Url, String> {
-    let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+    let location = response
+        .headers()
+        .get(LOCATION)
+        .and_then(|value| value.to_str().ok());
     let location = location.ok_or("names no place")?;
-    let next = from.join(location).map_err(|error| format!("is not a URL ({error})"))?;
+    let next = from
+        .join(location)
+        .map_err(|error| format!("is not a URL ({error})"))?;
     if from.scheme() == "https" && next.scheme() != "https" {
         return Err("leads from TLS to plain HTTP".into());
     }
@@ -243,7 +265,12 @@ fn chain(error: &dyn Error) -> String {
     }
     messages.dedup();
     let inner = messages.len().saturating_sub(2);
-    messages.split_off(inner).join(": ").chars().take(300).collect()
+    messages
+        .split_off(inner)
+        .join(": ")
+        .chars()
+        .take(300)
+        .collect()
 }
 
 #[cfg(test)]

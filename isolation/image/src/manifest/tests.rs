@@ -3,7 +3,10 @@
 use super::*;
 
 const D: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-const NODE: Platform = Platform { os: "linux", architecture: "amd64" };
+const NODE: Platform = Platform {
+    os: "linux",
+    architecture: "amd64",
+};
 
 fn descriptor(media_type: &str, size: u64) -> String {
     format!(r#"{{"mediaType":"{media_type}","digest":"{D}","size":{size}}}"#)
@@ -34,7 +37,10 @@ fn both_families_are_read() {
     let docker = manifest(
         DOCKER_MANIFEST,
         &descriptor("application/vnd.docker.container.image.v1+json", 7),
-        &[descriptor("application/vnd.docker.image.rootfs.diff.tar.gzip", 9)],
+        &[descriptor(
+            "application/vnd.docker.image.rootfs.diff.tar.gzip",
+            9,
+        )],
     );
     for (text, served) in [
         (&oci, Some(OCI_MANIFEST)),
@@ -67,26 +73,73 @@ fn refusals_of_manifests() {
         (oci.clone(), Some("text/html"), "ambiguous"),
         (both.clone(), None, "ambiguous"),
         (both, Some(OCI_MANIFEST), "ambiguous"),
-        (oci.clone(), Some("application/vnd.docker.distribution.manifest.v1+prettyjws"), "schema 1"),
-        (r#"{"schemaVersion":1,"fsLayers":[],"config":7}"#.into(), None, "schema 1"),
+        (
+            oci.clone(),
+            Some("application/vnd.docker.distribution.manifest.v1+prettyjws"),
+            "schema 1",
+        ),
+        (
+            r#"{"schemaVersion":1,"fsLayers":[],"config":7}"#.into(),
+            None,
+            "schema 1",
+        ),
         (r#"{"schemaVersion":3}"#.into(), None, "schema version"),
         (r#"{"schemaVersion":2}"#.into(), None, "ambiguous"),
-        (r#"{"schemaVersion":2}"#.into(), Some("text/html"), "not a media type"),
+        (
+            r#"{"schemaVersion":2}"#.into(),
+            Some("text/html"),
+            "not a media type",
+        ),
         ("<html>".into(), None, "not valid"),
         (String::new(), None, "not valid"),
         ("[".repeat(100_000), None, "not valid"),
-        (manifest(OCI_MANIFEST, &oci_config(), &[]), None, "no layers"),
-        (manifest(OCI_MANIFEST, &oci_config(), &many), None, "128 layers"),
-        (manifest(OCI_MANIFEST, &descriptor("application/vnd.cncf.helm.config.v1+json", 1), &[gzip()]), None, "not a container image"),
         (
-            manifest(OCI_MANIFEST, &descriptor("application/vnd.oci.image.config.v1+json", 9 << 20), &[gzip()]),
+            manifest(OCI_MANIFEST, &oci_config(), &[]),
+            None,
+            "no layers",
+        ),
+        (
+            manifest(OCI_MANIFEST, &oci_config(), &many),
+            None,
+            "128 layers",
+        ),
+        (
+            manifest(
+                OCI_MANIFEST,
+                &descriptor("application/vnd.cncf.helm.config.v1+json", 1),
+                &[gzip()],
+            ),
+            None,
+            "not a container image",
+        ),
+        (
+            manifest(
+                OCI_MANIFEST,
+                &descriptor("application/vnd.oci.image.config.v1+json", 9 << 20),
+                &[gzip()],
+            ),
             None,
             "config that is too large",
         ),
-        (layer("application/vnd.oci.image.layer.v1.tar+zstd"), None, "not supported yet"),
-        (layer("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"), None, "not supported yet"),
         (
-            manifest(OCI_MANIFEST, &oci_config(), &[descriptor("application/vnd.oci.image.layer.v1.tar", u64::MAX)]),
+            layer("application/vnd.oci.image.layer.v1.tar+zstd"),
+            None,
+            "not supported yet",
+        ),
+        (
+            layer("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"),
+            None,
+            "not supported yet",
+        ),
+        (
+            manifest(
+                OCI_MANIFEST,
+                &oci_config(),
+                &[descriptor(
+                    "application/vnd.oci.image.layer.v1.tar",
+                    u64::MAX,
+                )],
+            ),
             None,
             "layer that is too large",
         ),
@@ -108,7 +161,10 @@ fn index(entries: &[(&str, &str, &str, &str)]) -> String {
             )
         })
         .collect();
-    format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(","))
+    format!(
+        r#"{{"schemaVersion":2,"manifests":[{}]}}"#,
+        entries.join(",")
+    )
 }
 
 fn pick(text: &str) -> Result<Blob, ManifestError> {
@@ -130,11 +186,22 @@ fn the_platform_decides() {
         (m, "unknown", "unknown", ""),
     ]);
     assert_eq!(pick(&several).unwrap().size_bytes, 4);
-    assert_eq!(pick(&index(&[(m, "linux", "amd64", "v1")])).unwrap().size_bytes, 0);
-    let error = pick(&index(&[(m, "linux", "arm64", "v8"), (m, "linux", "amd64", "v3")]));
+    assert_eq!(
+        pick(&index(&[(m, "linux", "amd64", "v1")]))
+            .unwrap()
+            .size_bytes,
+        0
+    );
+    let error = pick(&index(&[
+        (m, "linux", "arm64", "v8"),
+        (m, "linux", "amd64", "v3"),
+    ]));
     let error = error.unwrap_err().to_string();
     assert!(error.contains("linux/arm64/v8, linux/amd64/v3"), "{error}");
-    assert!(matches!(pick(&index(&[])), Err(ManifestError::Platform { .. })));
+    assert!(matches!(
+        pick(&index(&[])),
+        Err(ManifestError::Platform { .. })
+    ));
     assert!(matches!(
         pick(&index(&[(OCI_INDEX, "linux", "amd64", "")])),
         Err(ManifestError::Nested)

@@ -1,0 +1,325 @@
+//! From a reference to an image on disk: resolve, fetch, verify, unpack, record.
+//!
+//! It decides the order and what runs at the same time. Layers flow in three stages, each on a
+//! thread of its own: this task receives and hashes the blob, one thread inflates, one hashes the
+//! archive and writes files. Nothing becomes visible before both digests and the size are right.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use flate2::bufread::MultiGzDecoder;
+use futures_util::stream::{self, TryStreamExt};
+
+use crate::config::ParsedConfig;
+use crate::digest::Hasher;
+use crate::error::PullFailure;
+use crate::manifest::{Compression, Document, Layer, MAX_MANIFEST_BYTES, Manifest, Platform};
+use crate::pipe::{self, ChunkReader, Flow};
+use crate::progress::{LayerProgress, LayerState, Tracker};
+use crate::registry::Session;
+use crate::store::layers::Unfinished;
+use crate::store::{self, Image, Inner, PullOptions, Store};
+use crate::tarball::TarError;
+use crate::transport::{Cause, Insecure};
+use crate::unpack::{self, UnpackError};
+use crate::{Digest, Reference};
+
+/// Layers of one image that are worked on at the same time.
+const MAX_PARALLEL: usize = 3;
+/// A layer that comes more slowly than this is given up: a server must not hold a pull for ever.
+const MIN_BYTES_PER_S: u64 = 4096;
+
+pub(crate) async fn pull(
+    inner: &Arc<Inner>,
+    reference: &Reference,
+    options: PullOptions,
+) -> Result<Image, PullFailure> {
+    let store = Store(Arc::clone(inner));
+    let needs_registry = options.force && reference.digest().is_none();
+    if !needs_registry && let Some(image) = store.local(reference).await {
+        return Ok(image);
+    }
+    let _one_at_a_time = inner.pulls.lock(&reference.to_string()).await;
+    if !needs_registry && let Some(image) = store.local(reference).await {
+        return Ok(image);
+    }
+    let insecure = Insecure(&options.insecure_registries);
+    let session = Session::new(&inner.transport, reference, insecure)?;
+    let (digest, bytes, manifest) = resolve(&session, reference).await?;
+    let config_bytes = session.document(manifest.config).await?;
+    let config = store::parse_config(&config_bytes, &manifest)?;
+    let waiting = |layer: &Layer| LayerProgress {
+        digest: layer.blob.digest,
+        total_bytes: layer.blob.size_bytes,
+        done_bytes: 0,
+        state: LayerState::Waiting,
+    };
+    let layers = manifest.layers.iter().map(waiting).collect();
+    let tracker = Tracker::new(reference.to_string(), layers, options.progress.clone());
+    let fetch = Fetch {
+        inner,
+        session: &session,
+        tracker: &tracker,
+    };
+    fetch.layers(&manifest, &config).await?;
+    tracker.finish();
+    let documents = [(digest, bytes), (manifest.config.digest, config_bytes)];
+    let names = [reference.clone(), reference.pinned(digest)];
+    finish(inner, documents, names, digest, config).await
+}
+
+/// Writes the documents and the names once every layer is here.
+async fn finish(
+    inner: &Arc<Inner>,
+    documents: [(Digest, Vec<u8>); 2],
+    names: [Reference; 2],
+    digest: Digest,
+    config: ParsedConfig,
+) -> Result<Image, PullFailure> {
+    let inner_here = Arc::clone(inner);
+    let image = blocking(move || {
+        for (digest, bytes) in &documents {
+            inner_here.write_blob(*digest, bytes)?;
+        }
+        if inner_here.layers.must_sync() {
+            let synced = inner_here.layers.sync_now();
+            synced.map_err(|source| PullFailure::Store {
+                operation: "sync layers",
+                source,
+            })?;
+        }
+        inner_here.record(&names, digest)?;
+        Ok(inner_here.image(digest, config))
+    })
+    .await?;
+    inner.layers.sync_in_background();
+    Ok(image)
+}
+
+/// The manifest for this node: its digest, its bytes and what they say.
+async fn resolve(
+    session: &Session<'_>,
+    reference: &Reference,
+) -> Result<(Digest, Vec<u8>, Manifest), PullFailure> {
+    let served = match (reference.digest(), reference.tag()) {
+        (Some(digest), _) => {
+            session
+                .manifest_by_digest(digest, MAX_MANIFEST_BYTES)
+                .await?
+        }
+        (None, tag) => session.manifest_by_tag(tag.unwrap_or_default()).await?,
+    };
+    let entry = match Document::parse(&served.bytes, served.content_type.as_deref())? {
+        Document::Manifest(manifest) => {
+            return Ok((Digest::of(&served.bytes), served.bytes, manifest));
+        }
+        Document::Index(index) => index.pick(Platform::HERE)?,
+    };
+    let served = session
+        .manifest_by_digest(entry.digest, entry.size_bytes)
+        .await?;
+    match Document::parse(&served.bytes, served.content_type.as_deref())? {
+        Document::Manifest(manifest) => Ok((entry.digest, served.bytes, manifest)),
+        Document::Index(_) => Err(crate::manifest::ManifestError::Nested.into()),
+    }
+}
+
+struct Fetch<'a> {
+    inner: &'a Arc<Inner>,
+    session: &'a Session<'a>,
+    tracker: &'a Tracker,
+}
+
+impl Fetch<'_> {
+    async fn layers(&self, manifest: &Manifest, config: &ParsedConfig) -> Result<(), PullFailure> {
+        let layers = manifest.layers.iter().zip(&config.diff_ids).enumerate();
+        let work = layers.map(|(number, (layer, diff_id))| Ok((number, *layer, *diff_id)));
+        stream::iter(work)
+            .try_for_each_concurrent(MAX_PARALLEL, |(number, layer, diff_id)| {
+                self.layer(number, layer, diff_id)
+            })
+            .await
+    }
+
+    async fn layer(&self, number: usize, layer: Layer, diff_id: Digest) -> Result<(), PullFailure> {
+        let _one_at_a_time = self.inner.layers.lock(diff_id).await;
+        let inner = Arc::clone(self.inner);
+        if blocking(move || Ok(inner.layers.has(diff_id))).await? {
+            self.tracker.state(number, LayerState::Present);
+            return Ok(());
+        }
+        // Never closed, so the error cannot come; and no permit would only mean less order.
+        let _permit = self.inner.parallel.acquire().await.ok();
+        self.tracker.state(number, LayerState::Fetching);
+        let (sender, reader) = pipe::network();
+        let inner = Arc::clone(self.inner);
+        // Joined below, after the sender is gone; if this future is dropped, the sender is too, and
+        // the thread ends with an error and removes what it wrote.
+        let unpacking =
+            tokio::task::spawn_blocking(move || unpack_layer(&inner, layer, diff_id, reader));
+        let received = self.receive(number, layer, &sender).await;
+        drop(sender);
+        let unpacked = match unpacking.await {
+            Ok(unpacked) => unpacked,
+            Err(error) => Err(PullFailure::Store {
+                operation: "unpack a layer",
+                source: std::io::Error::other(error),
+            }),
+        };
+        // A receiver that stopped early stopped because of the unpacker, whose reason counts; but a
+        // cut or wrong body makes the unpacker fail too, and then the receiver's reason counts.
+        match (received, unpacked) {
+            (Err(Some(failure)), _) | (_, Err(failure)) => Err(failure),
+            (_, Ok(unfinished)) => {
+                blocking(move || {
+                    unfinished.finish().map_err(|source| PullFailure::Store {
+                        operation: "put a layer in place",
+                        source,
+                    })
+                })
+                .await?;
+                self.tracker.state(number, LayerState::Done);
+                Ok(())
+            }
+        }
+    }
+
+    /// Receives the blob into the pipe. `Err(None)` means that the unpacker has stopped reading.
+    async fn receive(
+        &self,
+        number: usize,
+        layer: Layer,
+        sender: &tokio::sync::mpsc::Sender<Flow<bytes::Bytes>>,
+    ) -> Result<(), Option<PullFailure>> {
+        let budget = Duration::from_secs(layer.blob.size_bytes / MIN_BYTES_PER_S)
+            .saturating_add(self.inner.transport.timeouts().document);
+        let body = self.body(number, layer, sender);
+        match tokio::time::timeout(budget, body).await {
+            Ok(result) => result,
+            Err(_) => Err(Some(self.session.unreachable(Cause::TimedOut).into())),
+        }
+    }
+
+    async fn body(
+        &self,
+        number: usize,
+        layer: Layer,
+        sender: &tokio::sync::mpsc::Sender<Flow<bytes::Bytes>>,
+    ) -> Result<(), Option<PullFailure>> {
+        let expected = layer.blob;
+        let wrong = |source| {
+            Some(PullFailure::Layer {
+                digest: expected.digest,
+                source,
+            })
+        };
+        let wrong_size = UnpackError::WrongSize {
+            expected_bytes: expected.size_bytes,
+        };
+        let mut response = self
+            .session
+            .blob(expected.digest)
+            .await
+            .map_err(|e| Some(e.into()))?;
+        if response
+            .content_length()
+            .is_some_and(|length| length != expected.size_bytes)
+        {
+            return Err(wrong(wrong_size));
+        }
+        let (mut hasher, mut received) = (Hasher::new(), 0_u64);
+        loop {
+            let chunk = response
+                .chunk()
+                .await
+                .map_err(|error| Some(self.session.broken(&error).into()))?;
+            let Some(chunk) = chunk else { break };
+            received = received.saturating_add(chunk.len() as u64);
+            if received > expected.size_bytes {
+                return Err(wrong(wrong_size));
+            }
+            hasher.update(&chunk);
+            self.tracker.received(number, chunk.len() as u64);
+            sender.send(Flow::Data(chunk)).await.map_err(|_| None)?;
+        }
+        if received != expected.size_bytes {
+            return Err(wrong(wrong_size));
+        }
+        let actual = hasher.finish();
+        if actual != expected.digest {
+            return Err(wrong(UnpackError::WrongDigest {
+                expected: expected.digest,
+                actual,
+            }));
+        }
+        sender.send(Flow::End).await.map_err(|_| None)
+    }
+}
+
+/// The two blocking stages of a layer; returns it verified but not yet in its place.
+fn unpack_layer(
+    inner: &Inner,
+    layer: Layer,
+    diff_id: Digest,
+    reader: ChunkReader,
+) -> Result<Unfinished, PullFailure> {
+    let store = |operation| move |source| PullFailure::Store { operation, source };
+    let unfinished = inner
+        .layers
+        .begin(diff_id)
+        .map_err(store("create a directory"))?;
+    let root = unfinished.root().map_err(store("open a directory"))?;
+    let size_bytes = layer.blob.size_bytes;
+    let unpacked = match layer.compression {
+        Compression::None => unpack::unpack(reader, root, &inner.limits, size_bytes),
+        Compression::Gzip => {
+            let (sender, plain) = pipe::plain();
+            std::thread::scope(|threads| {
+                let inflating = std::thread::Builder::new()
+                    .name("inflate".into())
+                    .spawn_scoped(threads, move || sender.drain(MultiGzDecoder::new(reader)))
+                    .map_err(store("start a thread"))?;
+                let unpacked = unpack::unpack(plain, root, &inner.limits, size_bytes);
+                let inflated = inflating.join().unwrap_or_else(|_| {
+                    Err(std::io::Error::other("the inflating thread panicked"))
+                });
+                Ok::<_, PullFailure>(first_cause(inflated, unpacked))
+            })?
+        }
+    };
+    let failed = |source| PullFailure::Layer {
+        digest: layer.blob.digest,
+        source,
+    };
+    let actual = unpacked.map_err(failed)?;
+    if actual != diff_id {
+        return Err(failed(UnpackError::WrongDiffId {
+            expected: diff_id,
+            actual,
+        }));
+    }
+    Ok(unfinished)
+}
+
+/// When the inflater fails, the unpacker only sees a cut pipe; a refusal of its own came before.
+fn first_cause(
+    inflated: std::io::Result<()>,
+    unpacked: Result<Digest, UnpackError>,
+) -> Result<Digest, UnpackError> {
+    match (inflated, unpacked) {
+        (Err(error), Err(UnpackError::Tar(_)) | Ok(_)) => Err(TarError::Read(error).into()),
+        (_, unpacked) => unpacked,
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, PullFailure> + Send + 'static,
+) -> Result<T, PullFailure> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(PullFailure::Store {
+            operation: "run a file operation",
+            source: std::io::Error::other(error),
+        }),
+    }
+}
