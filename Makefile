@@ -23,6 +23,7 @@ stop:
 lint:
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets
+	@if command -v cargo-deny >/dev/null; then $(MAKE) --no-print-directory deny; fi
 
 packages:
 	@tests/support/packages
