@@ -41,7 +41,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// The coordinator.
-    #[arg(long, global = true, env = "GANTRY_URL", default_value = DEFAULT_URL, value_name = "URL")]
+    #[arg(long, global = true, env = "GANTRY_URL", hide_env_values = true, default_value = DEFAULT_URL, value_name = "URL")]
     pub(crate) url: String,
     /// Print the API's JSON instead of a table.
     #[arg(long, global = true)]
