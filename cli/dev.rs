@@ -64,7 +64,7 @@ impl DevArgs {
         let data_dir = place::data_dir(self.data_dir.as_deref())?;
         let mut signals = Signals::new()?;
         let coordinator = self.start_coordinator(&data_dir).await?;
-        let agent = match self.start_agent(&data_dir).await {
+        let mut agent = match self.start_agent(&data_dir).await {
             Ok(agent) => agent,
             Err(failure) => {
                 coordinator.shutdown().await;
@@ -72,7 +72,7 @@ impl DevArgs {
             }
         };
         let end = tokio::select! {
-            end = self.serve(&data_dir, &coordinator, &agent) => end,
+            end = self.serve(&data_dir, &coordinator, &mut agent) => end,
             () = signals.first() => Ok(()),
         };
         let stop = async {
@@ -126,7 +126,7 @@ impl DevArgs {
         &self,
         data: &Path,
         coordinator: &gantry_coordinator::Running,
-        agent: &gantry_agent::Running,
+        agent: &mut gantry_agent::Running,
     ) -> Result<(), Failure> {
         let registered = async {
             while agent.agent_id().is_none() {
