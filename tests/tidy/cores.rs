@@ -167,7 +167,7 @@ impl<'ast> Visit<'ast> for Visitor {
 fn check(tree: &Tree) -> Vec<String> {
     let mut problems = Vec::new();
     for (file, code) in tree.rust_files() {
-        if CORES.iter().any(|core| file.path.starts_with(core)) && !file.is_test() {
+        if CORES.iter().any(|core| file.path.starts_with(core)) && !tree.is_test(file) {
             let mut visitor = Visitor {
                 problems: Vec::new(),
                 place: file.path.clone(),

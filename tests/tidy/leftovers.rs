@@ -84,7 +84,7 @@ impl<'ast> Visit<'ast> for Visitor {
 fn check(tree: &Tree) -> Vec<String> {
     let mut problems = Vec::new();
     for (file, code) in tree.rust_files() {
-        let in_test = file.is_test() || file.path.starts_with("tests/");
+        let in_test = tree.is_test(file) || file.path.starts_with("tests/");
         let mut visitor = Visitor {
             found: Vec::new(),
             in_test,

@@ -23,23 +23,13 @@ impl File {
         is_rust
             .then(|| syn::parse_file(&self.text).unwrap_or_else(|e| panic!("{}: {e}", self.path)))
     }
-
-    /// Whether all of it is test code: a `tests` folder, a file `tests.rs` or `…_tests.rs`.
-    pub(crate) fn is_test(&self) -> bool {
-        let in_folder = self
-            .path
-            .split('/')
-            .rev()
-            .skip(1)
-            .any(|part| part == "tests");
-        in_folder || self.path.ends_with("/tests.rs") || self.path.ends_with("_tests.rs")
-    }
 }
 
 /// All files of a repository.
 pub(crate) struct Tree {
     /// Its text files, sorted by path.
     pub(crate) files: Vec<File>,
+    test_modules: OnceLock<Vec<String>>,
 }
 
 impl Tree {
@@ -58,7 +48,10 @@ impl Tree {
                 "the walk found only {} files",
                 files.len()
             );
-            Tree { files }
+            Tree {
+                files,
+                test_modules: OnceLock::new(),
+            }
         })
     }
 
@@ -70,7 +63,43 @@ impl Tree {
         };
         Self {
             files: files.iter().map(file).collect(),
+            test_modules: OnceLock::new(),
         }
+    }
+
+    /// Whether all of a file is test code: it lies in a `tests` folder, or it is a module (or
+    /// below one) that is declared with `#[cfg(test)]`.
+    pub(crate) fn is_test(&self, file: &File) -> bool {
+        let mut folders = file.path.split('/').rev().skip(1);
+        let modules = self.test_modules.get_or_init(|| self.find_test_modules());
+        let declared = modules.iter().any(|module| {
+            let rest = file.path.strip_prefix(module.as_str());
+            rest.is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
+        });
+        declared || folders.any(|part| part == "tests")
+    }
+
+    /// Paths, without `.rs`, of modules in files of their own that are compiled for tests only.
+    fn find_test_modules(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for (file, code) in self.rust_files() {
+            let stem = file.path.trim_end_matches(".rs");
+            let (folder, name) = stem.rsplit_once('/').unwrap_or(("", stem));
+            let base = if matches!(name, "lib" | "main") {
+                folder
+            } else {
+                stem
+            };
+            for item in &code.items {
+                if let syn::Item::Mod(module) = item
+                    && module.content.is_none()
+                    && crate::code::is_test_only(&module.attrs)
+                {
+                    found.push(format!("{base}/{}", module.ident));
+                }
+            }
+        }
+        found
     }
 
     /// The Rust files.
@@ -120,4 +149,30 @@ fn collect(root: &Path, folder: &Path, files: &mut Vec<File>) {
 /// Fails with all problems of a rule, one a line.
 pub(crate) fn assert_clean(rule: &str, problems: &[String]) {
     assert!(problems.is_empty(), "{rule}\n  {}\n", problems.join("\n  "));
+}
+
+#[test]
+fn test_code_in_files_of_its_own_is_known() {
+    let tree = Tree::sample(&[
+        ("a/src/log.rs", "#[cfg(test)]\nmod faulty;\nmod ring;"),
+        ("a/src/log/faulty.rs", ""),
+        ("a/src/log/faulty/deep.rs", ""),
+        ("a/src/log/ring.rs", ""),
+        ("a/tests/all/main.rs", ""),
+        ("a/src/lib.rs", "#[cfg(test)] mod samples;"),
+        ("a/src/samples.rs", ""),
+    ]);
+    let known: Vec<&str> = tree
+        .files
+        .iter()
+        .filter(|f| tree.is_test(f))
+        .map(|f| f.path.as_str())
+        .collect();
+    let want = [
+        "a/src/log/faulty.rs",
+        "a/src/log/faulty/deep.rs",
+        "a/tests/all/main.rs",
+        "a/src/samples.rs",
+    ];
+    assert_eq!(known, want);
 }
