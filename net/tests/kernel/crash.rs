@@ -44,6 +44,7 @@ fn victim() {
 fn killed_at_any_moment_nothing_leaks() {
     on_fresh_host(|| async {
         let myself = std::env::current_exe().unwrap();
+        let mut found = 0;
         for round in 0..ROUNDS {
             let mut victim = Command::new(&myself)
                 .args(["crash::victim", "--exact", "--nocapture"])
@@ -57,7 +58,8 @@ fn killed_at_any_moment_nothing_leaks() {
             victim.kill().unwrap();
             victim.wait().unwrap();
             let network = open().await;
-            network.adopt(&[]).await.unwrap();
+            let report = network.adopt(&[]).await.unwrap();
+            found += report.removed_links + report.removed_ports;
             assert_eq!(link_names(), [network.bridge()], "round {round}");
             assert_eq!(
                 published("gantry-7e57ab1e"),
@@ -70,5 +72,6 @@ fn killed_at_any_moment_nothing_leaks() {
                 assert_eq!((link_names().len(), rules().len()), (0, 0), "round {round}");
             }
         }
+        assert!(found > 0, "no victim was killed in the middle of anything");
     });
 }
