@@ -18,10 +18,11 @@ use crate::pipe::{self, ChunkReader, Flow};
 use crate::progress::{LayerProgress, LayerState, Tracker};
 use crate::registry::Session;
 use crate::store::layers::Unfinished;
+use crate::store::name::LayerName;
 use crate::store::{self, Image, Inner, PullOptions, Store};
 use crate::tarball::TarError;
 use crate::transport::{Cause, Insecure};
-use crate::unpack::{self, UnpackError};
+use crate::unpack::{self, UnpackError, Unpacked};
 use crate::{Digest, Reference};
 
 /// Layers of one image that are worked on at the same time.
@@ -68,7 +69,7 @@ pub(crate) async fn pull(
     finish(inner, documents, names, digest, config).await
 }
 
-/// Writes the documents and the names once every layer is here.
+/// Writes what belongs to the whole image once every layer is here.
 async fn finish(
     inner: &Arc<Inner>,
     documents: [(Digest, Vec<u8>); 2],
@@ -76,24 +77,24 @@ async fn finish(
     digest: Digest,
     config: ParsedConfig,
 ) -> Result<Image, PullFailure> {
+    let _one_at_a_time = inner.layers.lock(&LayerName::patch(&config.diff_ids)).await;
     let inner_here = Arc::clone(inner);
     let image = blocking(move || {
+        let patched = inner_here.layers.make_patch(&config.diff_ids);
+        patched.map_err(store_error("complete directories"))?;
         for (digest, bytes) in &documents {
             inner_here.write_blob(*digest, bytes)?;
-        }
-        if inner_here.layers.must_sync() {
-            let synced = inner_here.layers.sync_now();
-            synced.map_err(|source| PullFailure::Store {
-                operation: "sync layers",
-                source,
-            })?;
         }
         inner_here.record(&names, digest)?;
         Ok(inner_here.image(digest, config))
     })
     .await?;
-    inner.layers.sync_in_background();
+    inner.layers.marks.sync_in_background();
     Ok(image)
+}
+
+fn store_error(operation: &'static str) -> impl FnOnce(std::io::Error) -> PullFailure {
+    move |source| PullFailure::Store { operation, source }
 }
 
 /// The manifest for this node: its digest, its bytes and what they say.
@@ -142,9 +143,9 @@ impl Fetch<'_> {
     }
 
     async fn layer(&self, number: usize, layer: Layer, diff_id: Digest) -> Result<(), PullFailure> {
-        let _one_at_a_time = self.inner.layers.lock(diff_id).await;
+        let _one_at_a_time = self.inner.layers.lock(&LayerName::layer(diff_id)).await;
         let inner = Arc::clone(self.inner);
-        if blocking(move || Ok(inner.layers.has(diff_id))).await? {
+        if blocking(move || Ok(inner.layers.has(&LayerName::layer(diff_id)))).await? {
             self.tracker.state(number, LayerState::Present);
             return Ok(());
         }
@@ -170,14 +171,9 @@ impl Fetch<'_> {
         // cut or wrong body makes the unpacker fail too, and then the receiver's reason counts.
         match (received, unpacked) {
             (Err(Some(failure)), _) | (_, Err(failure)) => Err(failure),
-            (_, Ok(unfinished)) => {
-                blocking(move || {
-                    unfinished.finish().map_err(|source| PullFailure::Store {
-                        operation: "put a layer in place",
-                        source,
-                    })
-                })
-                .await?;
+            (_, Ok((unfinished, implied))) => {
+                let finished = move || unfinished.finish(&implied);
+                blocking(|| finished().map_err(store_error("put a layer in place"))).await?;
                 self.tracker.state(number, LayerState::Done);
                 Ok(())
             }
@@ -262,13 +258,12 @@ fn unpack_layer(
     layer: Layer,
     diff_id: Digest,
     reader: ChunkReader,
-) -> Result<Unfinished, PullFailure> {
-    let store = |operation| move |source| PullFailure::Store { operation, source };
+) -> Result<(Unfinished, Vec<Vec<u8>>), PullFailure> {
     let unfinished = inner
         .layers
-        .begin(diff_id)
-        .map_err(store("create a directory"))?;
-    let root = unfinished.root().map_err(store("open a directory"))?;
+        .begin(LayerName::layer(diff_id))
+        .map_err(store_error("create a directory"))?;
+    let root = unfinished.root().map_err(store_error("open a directory"))?;
     let size_bytes = layer.blob.size_bytes;
     let unpacked = match layer.compression {
         Compression::None => unpack::unpack(reader, root, &inner.limits, size_bytes),
@@ -278,7 +273,7 @@ fn unpack_layer(
                 let inflating = std::thread::Builder::new()
                     .name("inflate".into())
                     .spawn_scoped(threads, move || sender.drain(MultiGzDecoder::new(reader)))
-                    .map_err(store("start a thread"))?;
+                    .map_err(store_error("start a thread"))?;
                 let unpacked = unpack::unpack(plain, root, &inner.limits, size_bytes);
                 let inflated = inflating.join().unwrap_or_else(|_| {
                     Err(std::io::Error::other("the inflating thread panicked"))
@@ -291,21 +286,21 @@ fn unpack_layer(
         digest: layer.blob.digest,
         source,
     };
-    let actual = unpacked.map_err(failed)?;
-    if actual != diff_id {
+    let Unpacked { digest, implied } = unpacked.map_err(failed)?;
+    if digest != diff_id {
         return Err(failed(UnpackError::WrongDiffId {
             expected: diff_id,
-            actual,
+            actual: digest,
         }));
     }
-    Ok(unfinished)
+    Ok((unfinished, implied))
 }
 
 /// When the inflater fails, the unpacker only sees a cut pipe; a refusal of its own came before.
 fn first_cause(
     inflated: std::io::Result<()>,
-    unpacked: Result<Digest, UnpackError>,
-) -> Result<Digest, UnpackError> {
+    unpacked: Result<Unpacked, UnpackError>,
+) -> Result<Unpacked, UnpackError> {
     match (inflated, unpacked) {
         (Err(error), Err(UnpackError::Tar(_)) | Ok(_)) => Err(TarError::Read(error).into()),
         (_, unpacked) => unpacked,

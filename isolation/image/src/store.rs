@@ -5,7 +5,9 @@
 //! <dir>/images.json        full reference → manifest digest, written whole and renamed
 //! <dir>/blobs/sha256-…     manifests and configs as served (compressed layers are not kept)
 //! <dir>/layers/sha256-…/   one unpacked layer, named by the digest of its uncompressed archive
-//! <dir>/complete/sha256-…  "synced", or the boot id under which that layer was unpacked
+//! <dir>/layers/patch-…/    what goes on top of one stack of layers, see [`inherit`]
+//! <dir>/implied/sha256-…   the directories that this layer uses and does not list, if any
+//! <dir>/complete/…         "synced", or the boot id under which that layer was unpacked
 //! <dir>/tmp/…              what is being unpacked
 //! ```
 //!
@@ -38,8 +40,11 @@ use self::layers::Layers;
 use self::locks::Locks;
 
 mod index;
+mod inherit;
 pub(crate) mod layers;
 mod locks;
+pub(crate) mod name;
+mod sync;
 
 /// Layers that are fetched and unpacked at the same time, over all pulls.
 const MAX_PARALLEL_LAYERS: usize = 4;
@@ -196,10 +201,8 @@ impl Inner {
         };
         let bytes = self.read_blob(manifest.config.digest, MAX_CONFIG_BYTES)?;
         let config = parse_config(&bytes, &manifest).ok()?;
-        config
-            .diff_ids
-            .iter()
-            .all(|id| self.layers.has(*id))
+        self.layers
+            .has_image(&config.diff_ids)
             .then(|| self.image(digest, config))
     }
 

@@ -139,7 +139,7 @@ impl<R: BufRead> Tarball<R> {
         }
         let available = self.input.fill_buf().map_err(TarError::Read)?;
         if available.is_empty() {
-            return Err(TarError::Read(io::ErrorKind::UnexpectedEof.into()));
+            return Err(cut());
         }
         let length = usize::try_from(self.remaining)
             .unwrap_or(usize::MAX)
@@ -159,19 +159,29 @@ impl<R: BufRead> Tarball<R> {
         self.padding = (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64;
     }
 
+    /// Skips what is left of the content (which must be there) and the padding after it. Some tools
+    /// (umoci's `insert`) leave out the last padding, and every other reader lets them.
     fn skip(&mut self) -> Result<(), TarError> {
-        let mut left = self.remaining.saturating_add(self.padding);
+        self.discard(self.remaining)?
+            .then_some(())
+            .ok_or_else(cut)?;
+        self.discard(self.padding)?;
+        (self.remaining, self.padding) = (0, 0);
+        Ok(())
+    }
+
+    /// Whether there was as much to discard.
+    fn discard(&mut self, mut left: u64) -> Result<bool, TarError> {
         while left > 0 {
             let available = self.input.fill_buf().map_err(TarError::Read)?.len();
             if available == 0 {
-                return Err(TarError::Read(io::ErrorKind::UnexpectedEof.into()));
+                return Ok(false);
             }
             let step = usize::try_from(left).unwrap_or(usize::MAX).min(available);
             self.input.consume(step);
             left -= step as u64;
         }
-        (self.remaining, self.padding) = (0, 0);
-        Ok(())
+        Ok(true)
     }
 
     fn header(&mut self) -> Result<Option<Header>, TarError> {
@@ -205,7 +215,7 @@ impl<R: BufRead> Tarball<R> {
             .read_to_end(&mut bytes)
             .map_err(TarError::Read)?;
         if bytes.len() as u64 != size {
-            return Err(TarError::Read(io::ErrorKind::UnexpectedEof.into()));
+            return Err(cut());
         }
         self.remaining = 0;
         Ok(bytes)
@@ -282,6 +292,10 @@ fn number(field: &[u8]) -> Option<i64> {
     field[1..].iter().try_fold(head, |value, byte| {
         value.checked_mul(256).map(|value| value | i64::from(*byte))
     })
+}
+
+fn cut() -> TarError {
+    TarError::Read(io::ErrorKind::UnexpectedEof.into())
 }
 
 fn until_nul(bytes: &[u8]) -> Vec<u8> {

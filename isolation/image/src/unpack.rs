@@ -36,6 +36,8 @@ const WHITEOUT_META: &[u8] = b".wh..wh.";
 /// Space that unpacking leaves free on the disk, and how often it looks, in bytes.
 const RESERVE_BYTES: u64 = 256 << 20;
 const SPACE_CHECK_BYTES: u64 = 64 << 20;
+/// Most bytes of names of directories that a layer uses and does not list.
+pub(crate) const MAX_IMPLIED_BYTES: usize = 32 << 20;
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
 /// Why a layer is refused, or could not be written.
@@ -118,13 +120,22 @@ impl UnpackError {
     }
 }
 
-/// Unpacks a tar stream into the empty directory `root` and returns the digest of the stream.
+/// What came of a layer.
+#[derive(Debug)]
+pub(crate) struct Unpacked {
+    /// Of the uncompressed archive.
+    pub(crate) digest: Digest,
+    /// Directories that the layer uses and does not list; they got a default owner and mode.
+    pub(crate) implied: Vec<Vec<u8>>,
+}
+
+/// Unpacks a tar stream into the empty directory `root`.
 pub(crate) fn unpack(
     input: impl io::BufRead,
     root: OwnedFd,
     limits: &Limits,
     compressed_bytes: u64,
-) -> Result<Digest, UnpackError> {
+) -> Result<Unpacked, UnpackError> {
     let metered = Metered::new(input, limits, compressed_bytes);
     let (tarball, tree) = (Tarball::new(metered), Tree::new(root));
     let mut unpacker = Unpacker {
@@ -148,11 +159,14 @@ pub(crate) fn unpack(
         skipped,
         ..
     } = unpacker;
-    tree.finish()?;
+    let implied = tree.finish()?;
     if skipped > 0 {
         tracing::debug!(skipped, "device nodes of a layer were left out");
     }
-    tarball.into_inner().finish()
+    Ok(Unpacked {
+        digest: tarball.into_inner().finish()?,
+        implied,
+    })
 }
 
 struct Unpacker<R> {

@@ -58,6 +58,7 @@ fn both_families_are_read() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table")]
 fn refusals_of_manifests() {
     let oci = manifest(OCI_MANIFEST, &oci_config(), &[gzip()]);
     let many = vec![gzip(); MAX_LAYERS + 1];

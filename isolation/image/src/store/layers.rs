@@ -4,77 +4,61 @@
 //! its content was verified, and counts from the moment that its mark is written.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::fs::{Gid, Mode, OFlags, Timespec, Timestamps, Uid};
+
+use super::inherit::{self, Patch, View};
 use super::locks::Locks;
+use super::name::LayerName;
+use super::sync::{Marks, SYNCED};
 use super::{OpenError, io_error, private_dir, read_bounded, write_whole};
 use crate::Digest;
 
-const SYNCED: &str = "synced";
-/// Where the kernel says which boot this is; it changes with every boot and with nothing else.
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-const MAX_MARK_BYTES: u64 = 128;
+/// Largest list of implied directories that is read, in bytes; the unpacker writes no larger one.
+const MAX_IMPLIED_BYTES: u64 = crate::unpack::MAX_IMPLIED_BYTES as u64;
 
 pub(crate) struct Layers {
     dir: PathBuf,
-    complete: PathBuf,
+    implied: PathBuf,
     tmp: PathBuf,
-    boot_id: Option<String>,
     next_tmp: AtomicU64,
-    locks: Locks<Digest>,
-    sync: Arc<Sync>,
-}
-
-/// Layers that are unpacked but may not be on disk yet.
-struct Sync {
-    complete: PathBuf,
-    waiting: Mutex<HashSet<Digest>>,
-    running: Mutex<()>,
+    locks: Locks<LayerName>,
+    pub(crate) marks: Arc<Marks>,
 }
 
 /// A directory below `tmp/` that is removed unless it becomes a layer.
 pub(crate) struct Unfinished {
     path: PathBuf,
     layer: PathBuf,
-    mark: PathBuf,
-    mark_text: String,
-    digest: Digest,
-    sync: Arc<Sync>,
+    implied: PathBuf,
+    name: LayerName,
+    marks: Arc<Marks>,
     finished: bool,
 }
 
 impl Layers {
     pub(super) fn open(dir: &Path) -> Result<Self, OpenError> {
-        let [layers, complete, tmp] = ["layers", "complete", "tmp"].map(|name| dir.join(name));
-        for path in [&layers, &complete] {
+        let [layers, complete, implied, tmp] =
+            ["layers", "complete", "implied", "tmp"].map(|name| dir.join(name));
+        for path in [&layers, &complete, &implied] {
             private_dir(path)?;
         }
         remove_tree(&tmp).map_err(io_error("remove", &tmp))?;
         private_dir(&tmp)?;
-        let boot_id = fs::read_to_string(BOOT_ID)
-            .ok()
-            .map(|id| id.trim().to_owned());
-        let boot_id = boot_id.filter(|id| !id.is_empty() && id != SYNCED);
-        let sync = Sync {
-            complete: complete.clone(),
-            waiting: Mutex::default(),
-            running: Mutex::default(),
-        };
-        let (next_tmp, locks) = (AtomicU64::new(0), Locks::default());
         let opened = Self {
             dir: layers,
-            complete,
+            implied,
             tmp,
-            boot_id,
-            next_tmp,
-            locks,
-            sync: Arc::new(sync),
+            next_tmp: AtomicU64::new(0),
+            locks: Locks::default(),
+            marks: Arc::new(Marks::new(complete)),
         };
         opened.remove_incomplete()?;
         Ok(opened)
@@ -83,12 +67,12 @@ impl Layers {
     fn remove_incomplete(&self) -> Result<(), OpenError> {
         let mut good = HashSet::new();
         for name in names(&self.dir)? {
-            let digest = Digest::from_file_name(&name);
-            match digest.and_then(|digest| Some((digest, self.mark(digest)?))) {
-                Some((digest, mark)) => {
+            let layer = LayerName::parse(&name);
+            match layer.and_then(|layer| Some((self.marks.get(&layer)?, layer))) {
+                Some((mark, layer)) => {
                     good.insert(name);
                     if mark != SYNCED {
-                        self.sync.waiting().insert(digest);
+                        self.marks.wait_for_sync(layer);
                     }
                 }
                 None => {
@@ -98,134 +82,130 @@ impl Layers {
                 }
             }
         }
-        for name in names(&self.complete)?
-            .into_iter()
-            .filter(|name| !good.contains(name))
-        {
-            let path = self.complete.join(name);
-            fs::remove_file(&path).map_err(io_error("remove", &path))?;
+        for dir in [self.marks.dir(), &self.implied] {
+            for name in names(dir)?.into_iter().filter(|name| !good.contains(name)) {
+                let path = dir.join(name);
+                remove_tree(&path).map_err(io_error("remove", &path))?;
+            }
         }
         Ok(())
-    }
-
-    /// The mark of a layer if it says that the layer can be used.
-    fn mark(&self, digest: Digest) -> Option<String> {
-        let bytes = read_bounded(&self.complete.join(digest.file_name()), MAX_MARK_BYTES).ok()?;
-        let mark = String::from_utf8(bytes).ok()?;
-        (mark == SYNCED || Some(&mark) == self.boot_id.as_ref()).then_some(mark)
     }
 
     /// Whether the layer is here, whole.
-    pub(crate) fn has(&self, diff_id: Digest) -> bool {
-        self.mark(diff_id).is_some() && self.dir.join(diff_id.file_name()).is_dir()
+    pub(crate) fn has(&self, name: &LayerName) -> bool {
+        self.marks.get(name).is_some() && self.dir.join(name.as_str()).is_dir()
+    }
+
+    /// Whether a whole image is here: every layer, and what goes on top of them.
+    pub(super) fn has_image(&self, diff_ids: &[Digest]) -> bool {
+        diff_ids.iter().all(|id| self.has(&LayerName::layer(*id)))
+            && (!self.needs_patch(diff_ids) || self.has(&LayerName::patch(diff_ids)))
     }
 
     /// One task at a time works on a layer.
-    pub(crate) async fn lock(&self, diff_id: Digest) -> tokio::sync::OwnedMutexGuard<()> {
-        self.locks.lock(&diff_id).await
+    pub(crate) async fn lock(&self, name: &LayerName) -> tokio::sync::OwnedMutexGuard<()> {
+        self.locks.lock(name).await
     }
 
-    /// Directories of the layers (given bottom first), topmost first. A layer that occurs twice is
-    /// needed only at the top: what it says below is said again above. What is below a layer whose
-    /// root is opaque is not seen at all.
+    /// Directories of an image's layers (given bottom first) as overlayfs takes them, topmost first.
     pub(super) fn stack(&self, diff_ids: &[Digest]) -> Vec<PathBuf> {
+        let mut paths: Vec<PathBuf> = self
+            .visible(diff_ids)
+            .iter()
+            .map(|name| self.dir.join(name.as_str()))
+            .collect();
+        if self.needs_patch(diff_ids) {
+            let patch = self.dir.join(LayerName::patch(diff_ids).as_str());
+            let is_empty =
+                fs::read_dir(&patch).map_or(true, |mut entries| entries.next().is_none());
+            if !is_empty {
+                paths.insert(0, patch);
+            }
+        }
+        paths
+    }
+
+    /// Layers that matter, topmost first. One that occurs twice is needed only at the top: what it
+    /// says below is said again above. What is below an opaque root is not seen at all.
+    fn visible(&self, diff_ids: &[Digest]) -> Vec<LayerName> {
         let mut seen = HashSet::new();
-        let mut stack = Vec::new();
+        let mut visible = Vec::new();
         for digest in diff_ids.iter().rev().filter(|digest| seen.insert(**digest)) {
-            let path = self.dir.join(digest.file_name());
-            let mut value = [0_u8; 1];
-            let opaque = rustix::fs::getxattr(&path, "trusted.overlay.opaque", &mut value[..]);
-            stack.push(path);
-            if opaque == Ok(1) && value == *b"y" {
+            let name = LayerName::layer(*digest);
+            let root = open_dir(&self.dir.join(name.as_str()));
+            visible.push(name);
+            if root.is_ok_and(|root| inherit::is_opaque(&root)) {
                 break;
             }
         }
-        stack
+        visible
     }
 
-    /// A fresh directory to unpack into. Blocks.
-    pub(crate) fn begin(&self, diff_id: Digest) -> io::Result<Unfinished> {
+    /// Whether a layer above the bottom uses directories that it does not list.
+    fn needs_patch(&self, diff_ids: &[Digest]) -> bool {
+        let mut above = diff_ids.iter().skip(1);
+        above.any(|id| self.implied.join(LayerName::layer(*id).as_str()).exists())
+    }
+
+    /// Makes the directory that goes on top of a stack, if one is needed and not there. The caller
+    /// holds its lock. Blocks.
+    pub(crate) fn make_patch(&self, diff_ids: &[Digest]) -> io::Result<()> {
+        let name = LayerName::patch(diff_ids);
+        if !self.needs_patch(diff_ids) || self.has(&name) {
+            return Ok(());
+        }
+        let views = self.visible(diff_ids).into_iter().map(|layer| {
+            let implied = self.read_implied(&layer)?;
+            View::open(&self.dir.join(layer.as_str()), implied)
+        });
+        let patch = inherit::patch(&views.collect::<io::Result<Vec<View>>>()?)?;
+        let unfinished = self.begin(name)?;
+        write_patch(&unfinished.root()?, &patch)?;
+        unfinished.finish(&[])
+    }
+
+    fn read_implied(&self, layer: &LayerName) -> io::Result<HashSet<Vec<u8>>> {
+        match read_bounded(&self.implied.join(layer.as_str()), MAX_IMPLIED_BYTES) {
+            Ok(list) => Ok(list.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(HashSet::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A fresh directory to fill. Blocks.
+    pub(crate) fn begin(&self, name: LayerName) -> io::Result<Unfinished> {
         let number = self.next_tmp.fetch_add(1, Ordering::Relaxed);
-        let name = diff_id.file_name();
-        let path = self.tmp.join(format!("{number}-{name}"));
+        let path = self.tmp.join(format!("{number}-{}", name.as_str()));
         fs::DirBuilder::new().mode(0o755).create(&path)?;
         let unfinished = Unfinished {
             path,
-            layer: self.dir.join(&name),
-            mark: self.complete.join(&name),
-            // Without a boot id nothing may be trusted before it is synced.
-            mark_text: self.boot_id.clone().unwrap_or_default(),
-            digest: diff_id,
-            sync: Arc::clone(&self.sync),
+            layer: self.dir.join(name.as_str()),
+            implied: self.implied.join(name.as_str()),
+            name,
+            marks: Arc::clone(&self.marks),
             finished: false,
         };
-        rustix::fs::chmod(&unfinished.path, rustix::fs::Mode::from_raw_mode(0o755))?;
+        rustix::fs::chmod(&unfinished.path, Mode::from_raw_mode(0o755))?;
         Ok(unfinished)
-    }
-
-    /// Writes what was unpacked to the disk and marks it so, on a thread of its own.
-    pub(crate) fn sync_in_background(&self) {
-        let sync = Arc::clone(&self.sync);
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = sync.run() {
-                tracing::warn!(%error, "image layers could not be synced to disk");
-            }
-        });
-    }
-
-    /// Whether layers count only after [`Layers::sync_now`].
-    pub(crate) fn must_sync(&self) -> bool {
-        self.boot_id.is_none()
-    }
-
-    /// As [`Layers::sync_in_background`], and waits. Blocks.
-    pub(crate) fn sync_now(&self) -> io::Result<()> {
-        self.sync.run()
-    }
-}
-
-impl Sync {
-    fn waiting(&self) -> std::sync::MutexGuard<'_, HashSet<Digest>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn run(&self) -> io::Result<()> {
-        let _one_at_a_time = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let waiting: Vec<Digest> = self.waiting().iter().copied().collect();
-        if waiting.is_empty() {
-            return Ok(());
-        }
-        rustix::fs::syncfs(File::open(&self.complete)?)?;
-        for digest in waiting {
-            write_whole(&self.complete.join(digest.file_name()), SYNCED.as_bytes())?;
-            self.waiting().remove(&digest);
-        }
-        Ok(())
     }
 }
 
 impl Unfinished {
     pub(crate) fn root(&self) -> io::Result<OwnedFd> {
-        let flags = rustix::fs::OFlags::RDONLY
-            | rustix::fs::OFlags::DIRECTORY
-            | rustix::fs::OFlags::NOFOLLOW
-            | rustix::fs::OFlags::CLOEXEC;
-        Ok(rustix::fs::open(
-            &self.path,
-            flags,
-            rustix::fs::Mode::empty(),
-        )?)
+        open_dir(&self.path)
     }
 
     /// Makes it a layer. The caller holds the layer's lock and has verified the content. Blocks.
-    pub(crate) fn finish(mut self) -> io::Result<()> {
-        // Left from a mark that was lost or a boot that is over.
+    pub(crate) fn finish(mut self, implied: &[Vec<u8>]) -> io::Result<()> {
+        // Left from a mark that was lost.
         remove_tree(&self.layer)?;
+        remove_tree(&self.implied)?;
         fs::rename(&self.path, &self.layer)?;
         self.finished = true;
-        write_whole(&self.mark, self.mark_text.as_bytes())?;
-        self.sync.waiting().insert(self.digest);
-        Ok(())
+        if !implied.is_empty() {
+            write_whole(&self.implied, &implied.join(&0))?;
+        }
+        self.marks.set(&self.name)
     }
 }
 
@@ -237,6 +217,37 @@ impl Drop for Unfinished {
             tracing::warn!(%error, path = %self.path.display(), "cannot remove an unfinished layer");
         }
     }
+}
+
+/// Creates the directories, parents first, then sets their attributes, children first: creating a
+/// child changes its parent's time.
+fn write_patch(root: &OwnedFd, patch: &Patch) -> io::Result<()> {
+    for path in patch.keys() {
+        rustix::fs::mkdirat(root, path.as_slice(), Mode::RWXU)?;
+    }
+    for (path, stat) in patch.iter().rev() {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = rustix::fs::openat(root, path.as_slice(), flags, Mode::empty())?;
+        let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+        rustix::fs::fchown(&directory, Some(uid), Some(gid))?;
+        rustix::fs::fchmod(&directory, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+        let nanos = i64::try_from(stat.st_mtime_nsec).unwrap_or_default();
+        let time = Timespec {
+            tv_sec: stat.st_mtime,
+            tv_nsec: nanos,
+        };
+        let times = Timestamps {
+            last_access: time,
+            last_modification: time,
+        };
+        rustix::fs::futimens(&directory, &times)?;
+    }
+    Ok(())
+}
+
+fn open_dir(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
 fn names(dir: &Path) -> Result<Vec<String>, OpenError> {

@@ -5,6 +5,7 @@
 //! created with O_EXCL or its like and never followed. Invariant: no call here takes a path that is
 //! not either a single component or resolved by that openat2.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
@@ -30,6 +31,9 @@ pub(super) struct Tree {
     /// Times of directories; they are set last, as creating files changes them.
     times: Vec<(Vec<u8>, Timespec)>,
     times_bytes: usize,
+    /// Directories that were needed and not listed (so far).
+    implied: BTreeSet<Vec<u8>>,
+    implied_bytes: usize,
 }
 
 /// Whether [`attributes`] sets the times.
@@ -58,6 +62,8 @@ impl Tree {
             cached: None,
             times: Vec::new(),
             times_bytes: 0,
+            implied: BTreeSet::new(),
+            implied_bytes: 0,
         }
     }
 
@@ -76,6 +82,7 @@ impl Tree {
             set_opaque(&directory, path)?;
         }
         attributes(&directory, entry, Times::Later)?;
+        self.implied.remove(path.bytes());
         self.remember(path.bytes(), entry)
     }
 
@@ -211,8 +218,8 @@ impl Tree {
         set_opaque(&directory, path)
     }
 
-    /// Sets the times of directories.
-    pub(super) fn finish(self) -> Result<(), UnpackError> {
+    /// Sets the times of directories; returns those that the layer uses and does not list.
+    pub(super) fn finish(self) -> Result<Vec<Vec<u8>>, UnpackError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         for (path, time) in &self.times {
             let open = openat2(&self.root, path.as_slice(), flags, Mode::empty(), resolve());
@@ -224,7 +231,7 @@ impl Tree {
                 Err(error) => return Err(failed("open", path, error)),
             }
         }
-        Ok(())
+        Ok(self.implied.into_iter().collect())
     }
 
     fn remember(&mut self, path: &[u8], entry: &Entry) -> Result<(), UnpackError> {
@@ -313,7 +320,7 @@ impl Tree {
         result
     }
 
-    fn parent(&self, path: &[u8]) -> Result<OwnedFd, UnpackError> {
+    fn parent(&mut self, path: &[u8]) -> Result<OwnedFd, UnpackError> {
         match openat2(&self.root, path, path_flags(), Mode::empty(), resolve()) {
             Ok(directory) => Ok(directory),
             Err(Errno::NOENT | Errno::NOTDIR) => self.make_parents(path),
@@ -322,7 +329,7 @@ impl Tree {
     }
 
     /// Creates the directories of `path` that are missing, one component at a time.
-    fn make_parents(&self, path: &[u8]) -> Result<OwnedFd, UnpackError> {
+    fn make_parents(&mut self, path: &[u8]) -> Result<OwnedFd, UnpackError> {
         let mut ends = path
             .iter()
             .enumerate()
@@ -339,7 +346,13 @@ impl Tree {
                 Err(Errno::NOENT | Errno::NOTDIR) => {
                     let parent = directory.as_ref().map_or(self.root.as_fd(), AsFd::as_fd);
                     imply(parent, name, prefix)?;
-                    open().map_err(|error| failed("open", prefix, error))?
+                    let made = open().map_err(|error| failed("open", prefix, error))?;
+                    self.implied_bytes += prefix.len() + 1;
+                    if self.implied_bytes > super::MAX_IMPLIED_BYTES {
+                        return Err(UnpackError::Bomb("a million unlisted directories".into()));
+                    }
+                    self.implied.insert(prefix.to_vec());
+                    made
                 }
                 Err(error) => return Err(failed("open", prefix, error)),
             };

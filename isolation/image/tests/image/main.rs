@@ -1,0 +1,15 @@
+//! Pulling for real: Debian's registry with images that umoci made, and servers that misbehave.
+//!
+//! Needs root (owners, device nodes, overlay mounts) and the packages docker-registry, skopeo and
+//! umoci; without them the tests fail and say so.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "tests; clippy sees only #[test] functions as such"
+)]
+
+mod fixture;
+mod hostile;
+mod real;
+mod server;
+mod sharing;
