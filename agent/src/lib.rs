@@ -1,1 +1,55 @@
-//! The node agent.
+//! The node agent: takes launches from the coordinator, has containers made for them, reports what
+//! becomes of them, and comes back after a crash as if nothing had happened.
+//!
+//! ```text
+//! coordinator ◀──frames──▶ session ─┐                   ┌─▶ checkpoints (disk)
+//! keeper ◀──seqpacket──▶ keeper ────┤                   ├─▶ keeper: start, signal, forget
+//! HTTP clients ─────────▶ http ─────┼─▶ inbox ─▶ daemon ┼─▶ provision: image, network
+//! clock ────────────────────────────┘    (gantry-agent- └─▶ session: status updates
+//!                                         core decides)
+//! ```
+//! It deliberately decides nothing about the life of a task: that is `gantry_agent_core`. It makes
+//! no container either: that is the keeper's, a process of its own that outlives this one.
+//! Invariants: one loop owns all state; every queue is bounded; nothing a coordinator, a disk, a
+//! registry or a workload says makes it panic.
+
+mod checkpoints;
+mod config;
+mod container;
+mod daemon;
+mod durable;
+mod environment;
+mod execs;
+mod facts;
+mod http;
+mod identity;
+mod inbox;
+mod keeper;
+mod layout;
+mod provision;
+mod resources;
+mod running;
+mod sandboxes;
+mod saves;
+mod session;
+mod start;
+
+pub use config::{Config, HTTP_PORT, Overrides};
+/// The role `keeper` of the binary, for `cli/main.rs`.
+pub use gantry_isolation::keeper::main as keeper_main;
+pub use identity::IdentityError;
+pub use keeper::KeeperError;
+pub use running::Running;
+pub use start::{StartError, start};
+
+/// An error and its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

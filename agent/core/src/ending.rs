@@ -96,97 +96,37 @@ fn signal_name(signal: i32) -> String {
 mod tests {
     use super::*;
 
+    /// State, reason, message and code of an ending, on one line.
+    fn line(status: Result<i32, i32>, oom_killed: bool, killed: bool) -> String {
+        let exit = Exit { status, oom_killed };
+        let ending = Ending::of(exit, killed, 32 << 20);
+        let reason = ending.reason.map_or("-", Reason::name);
+        let code = ending.exit_code.unwrap_or(-1);
+        format!("{} {reason} {code} {}", ending.state.name(), ending.message)
+    }
+
     #[test]
     fn endings_table() {
-        use Reason::{
-            ReasonCommandExecutorFailed as Command, ReasonContainerLimitationMemory as Mem,
-        };
-        use TaskState::{TaskFailed as Failed, TaskFinished as Finished, TaskKilled as Killed};
-        for (status, oom, killed, state, reason, message, code) in [
-            (
-                Ok(0),
-                false,
-                false,
-                Finished,
-                None,
-                "Command exited with status 0",
-                0,
-            ),
-            (
-                Ok(0),
-                true,
-                false,
-                Finished,
-                None,
-                "Command exited with status 0",
-                0,
-            ),
-            (
-                Ok(3),
-                false,
-                false,
-                Failed,
-                Some(Command),
-                "Command exited with status 3",
-                3,
-            ),
-            (
-                Err(11),
-                false,
-                false,
-                Failed,
-                Some(Command),
-                "Command terminated with signal SIGSEGV",
-                139,
-            ),
-            (
-                Err(40),
-                false,
-                false,
-                Failed,
-                Some(Command),
-                "Command terminated with signal 40",
-                168,
-            ),
-            (
-                Err(15),
-                false,
-                true,
-                Killed,
-                None,
-                "Command terminated with signal SIGTERM",
-                143,
-            ),
-            (
-                Err(9),
-                true,
-                true,
-                Killed,
-                None,
-                "Command terminated with signal SIGKILL",
-                137,
-            ),
-            (
-                Err(9),
-                true,
-                false,
-                Failed,
-                Some(Mem),
-                "Memory limit exceeded: limited to 32 MiB. Command terminated with signal SIGKILL",
-                137,
-            ),
-        ] {
-            let exit = Exit {
-                status,
-                oom_killed: oom,
-            };
-            let want = Ending {
-                state,
-                reason,
-                message: message.into(),
-                exit_code: Some(code),
-            };
-            assert_eq!(Ending::of(exit, killed, 32 << 20), want);
-        }
+        let table = "\
+TASK_FINISHED - 0 Command exited with status 0
+TASK_FINISHED - 0 Command exited with status 0
+TASK_FAILED REASON_COMMAND_EXECUTOR_FAILED 3 Command exited with status 3
+TASK_FAILED REASON_COMMAND_EXECUTOR_FAILED 139 Command terminated with signal SIGSEGV
+TASK_FAILED REASON_COMMAND_EXECUTOR_FAILED 168 Command terminated with signal 40
+TASK_KILLED - 143 Command terminated with signal SIGTERM
+TASK_KILLED - 137 Command terminated with signal SIGKILL
+TASK_FAILED REASON_CONTAINER_LIMITATION_MEMORY 137 Memory limit exceeded: limited to 32 MiB. \
+Command terminated with signal SIGKILL";
+        let lines = [
+            line(Ok(0), false, false),
+            line(Ok(0), true, false),
+            line(Ok(3), false, false),
+            line(Err(11), false, false),
+            line(Err(40), false, false),
+            line(Err(15), false, true),
+            line(Err(9), true, true),
+            line(Err(9), true, false),
+        ];
+        assert_eq!(lines.join("\n"), table);
     }
 }

@@ -15,6 +15,8 @@ pub struct KeeperId(pub u64);
 /// A container as the keeper lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seen {
+    /// It is being made; `Started` or `StartFailed` follows.
+    Starting,
     /// Its first process lives.
     Running {
         /// Process id on the node.

@@ -4,6 +4,7 @@
 //! ```text
 //! task was      keeper: running      exited            not there, same keeper  not there, another
 //! Accepted*     adopt                its ending        begin (never started)   begin
+//! (being started there: Starting, its answer follows)
 //! Starting      adopt, RUNNING       its ending        begin (never arrived)   FAILED
 //! Running       adopt                its ending        FAILED                  FAILED
 //! Ended         release              release           release                 release
@@ -35,6 +36,7 @@ pub(crate) fn reconcile(
     match (task.phase, seen) {
         (Phase::Ended, _) => task.release(turn),
         (Phase::Pulling | Phase::Attaching, None) => {}
+        (_, Some(Seen::Starting)) => task.phase = Phase::Starting,
         (Phase::Running, Some(Seen::Running { pid })) => {
             task.adopt(pid);
             task.kill_again(turn);
@@ -70,5 +72,5 @@ fn lost(task: &mut Task, turn: &mut Turn<'_>) {
     let message = "The process that held the task's container on this node is gone (it was \
                    killed, or the node was restarted), and the task with it";
     let ending = Ending::without_exit(state, Reason::ReasonAgentRestarted, message.to_owned());
-    task.end(ending, turn);
+    task.end(&ending, turn);
 }

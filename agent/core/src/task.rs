@@ -260,7 +260,7 @@ impl Task {
     pub(crate) fn exited(&mut self, exit: Exit, turn: &mut Turn<'_>) {
         if matches!(self.phase, Phase::Starting | Phase::Running) {
             let limit = self.launch.resources.as_ref().map_or(0, |r| r.mem_bytes);
-            self.end(Ending::of(exit, self.killed(), limit), turn);
+            self.end(&Ending::of(exit, self.killed(), limit), turn);
         }
     }
 
@@ -358,7 +358,7 @@ impl Task {
         let reason = Reason::ReasonContainerLaunchFailed;
         let message = format!("Failed to launch the task: {cause}");
         self.end(
-            Ending::without_exit(TaskState::TaskFailed, reason, message),
+            &Ending::without_exit(TaskState::TaskFailed, reason, message),
             turn,
         );
     }
@@ -367,13 +367,13 @@ impl Task {
         let reason = Reason::ReasonTaskKilledDuringLaunch;
         let message = "Killed before it was started".to_owned();
         self.end(
-            Ending::without_exit(TaskState::TaskKilled, reason, message),
+            &Ending::without_exit(TaskState::TaskKilled, reason, message),
             turn,
         );
     }
 
     /// The one way to the end: saved for good before the keeper may forget the exit status.
-    pub(crate) fn end(&mut self, ending: Ending, turn: &mut Turn<'_>) {
+    pub(crate) fn end(&mut self, ending: &Ending, turn: &mut Turn<'_>) {
         assert!(self.phase != Phase::Ended, "a task ends once");
         self.phase = Phase::Ended;
         self.report(

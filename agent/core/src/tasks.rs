@@ -70,19 +70,19 @@ impl Tasks {
             Event::Connected => self.connected(turn),
             Event::Disconnected => self.connected = false,
             Event::Pulled { task } => {
-                self.with(&task, turn, |task, turn| task.pulled(Ok(()), turn))
+                self.with(&task, turn, |task, turn| task.pulled(Ok(()), turn));
             }
             Event::PullFailed { task, cause } => {
                 self.with(&task, turn, |task, turn| task.pulled(Err(cause), turn));
             }
             Event::Attached { task, ip } => {
                 self.with(&task, turn, |task, turn| {
-                    task.attached(Ok(ip), keeper, turn)
+                    task.attached(Ok(ip), keeper, turn);
                 });
             }
             Event::AttachFailed { task, cause } => {
                 self.with(&task, turn, |task, turn| {
-                    task.attached(Err(cause), keeper, turn)
+                    task.attached(Err(cause), keeper, turn);
                 });
             }
             Event::Started { container, pid } => {
@@ -90,7 +90,7 @@ impl Tasks {
             }
             Event::StartFailed { container, cause } => {
                 self.with_container(&container, turn, |task, turn| {
-                    task.start_failed(&cause, turn)
+                    task.start_failed(&cause, turn);
                 });
             }
             Event::Exited { container, exit } => self.exited(&container, exit, turn),
@@ -207,7 +207,7 @@ impl Tasks {
         self.sweep(turn);
         for (container, seen) in containers {
             turn.act(match seen {
-                Seen::Running { .. } => Action::Destroy { container },
+                Seen::Starting | Seen::Running { .. } => Action::Destroy { container },
                 Seen::Exited(_) => Action::Forget { container },
             });
         }

@@ -1,5 +1,6 @@
 //! Seeded random histories of an agent: crashes of the agent between any two actions, deaths of
 //! the keeper, lost connections, late and repeated messages. A failure prints its seed.
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

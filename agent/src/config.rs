@@ -1,0 +1,69 @@
+//! What an agent is told at its start. Decides defaults; checks nothing (see `start`).
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use gantry_wire::resources::PortRanges;
+use gantry_wire::units::{Bytes, MilliCpu};
+
+/// Default port of the agent's HTTP listener, Mesos's.
+pub const HTTP_PORT: u16 = 5051;
+
+/// Everything that [`crate::start`] needs besides the connector.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The agent's own directory; made with mode 0700 and locked.
+    pub data_dir: PathBuf,
+    /// Host directories that native tasks must not see, beside `data_dir`.
+    pub hide: Vec<PathBuf>,
+    /// Name or address under which tasks are reached. None: the bridge's gateway, or 127.0.0.1
+    /// on a node without bridge.
+    pub hostname: Option<String>,
+    /// Where to listen; a loopback address. Port 0 takes any free one.
+    pub http: SocketAddr,
+    /// Values of `Host` headers accepted beside loopback names and addresses, without port.
+    pub allowed_hosts: Vec<String>,
+    /// What to offer instead of what is detected.
+    pub resources: Overrides,
+    /// Attributes of the node.
+    pub attributes: BTreeMap<String, String>,
+    /// Registries (`host` or `host:port`) that may be spoken to over plain HTTP.
+    pub insecure_registries: Vec<String>,
+    /// The binary that has the role `keeper`.
+    pub keeper_exe: PathBuf,
+    /// Arguments that select that role.
+    pub keeper_args: Vec<String>,
+}
+
+/// Amounts to offer; None is detected.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// Processors.
+    pub cpus: Option<MilliCpu>,
+    /// Memory.
+    pub mem: Option<Bytes>,
+    /// Disk.
+    pub disk: Option<Bytes>,
+    /// Host ports.
+    pub ports: Option<PortRanges>,
+}
+
+impl Config {
+    /// An agent on loopback with defaults for everything else.
+    #[must_use]
+    pub fn new(data_dir: impl Into<PathBuf>, keeper_exe: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            hide: Vec::new(),
+            hostname: None,
+            http: SocketAddr::from((Ipv4Addr::LOCALHOST, HTTP_PORT)),
+            allowed_hosts: Vec::new(),
+            resources: Overrides::default(),
+            attributes: BTreeMap::new(),
+            insecure_registries: Vec::new(),
+            keeper_exe: keeper_exe.into(),
+            keeper_args: vec!["keeper".to_owned()],
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! From a launch message to a container: what the kernel is asked to enforce, what the command
+//! sees. Pure but for its inputs; decides the translation, mounts and starts nothing.
+//!
+//! Rules: `spec/mesos.md` §5.2 (docker/runtime row), §2.2; Marathon's for `cmd` and `args`.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use gantry_agent_core::TaskView;
+use gantry_image::Image;
+use gantry_isolation::spec::{
+    ContainerId, ContainerSpec, Files, Limits, Mount, Network, Output, Root, SANDBOX_TARGET,
+    SpecError, User,
+};
+use gantry_wire::agent::{Launch, NetworkMode};
+
+use crate::environment;
+
+/// CFS period, the kernel's default (`Documentation/scheduler/sched-bwc.rst`).
+const CPU_PERIOD_US: u64 = 100_000;
+/// Least quota, the kernel's minimum.
+const CPU_QUOTA_MIN_US: u64 = 1_000;
+/// Weight of one CPU, and the kernel's minimum.
+const SHARES_PER_CPU: u64 = 1_024;
+const SHARES_MIN: u64 = 2;
+/// Least memory limit. Mesos silently makes it 32 MiB; here what was asked for is enforced as long
+/// as a shell can be started in it at all.
+const MEMORY_MIN_BYTES: u64 = 4 << 20;
+/// Processes and threads of a task: far more than a JVM's, far less than the node's.
+const PIDS_MAX: u64 = 4_096;
+/// Size at which an output file is rotated, and how many old ones are kept.
+const OUTPUT_MAX_BYTES: u64 = 16 << 20;
+const OUTPUT_KEPT: u32 = 4;
+
+/// Facts of the node that containers need.
+#[derive(Debug, Clone)]
+pub(crate) struct NodeFacts {
+    /// Parent of private directories.
+    pub(crate) containers: PathBuf,
+    /// What native tasks must not see.
+    pub(crate) hide: Vec<PathBuf>,
+    /// Address of the node for tasks in its own network.
+    pub(crate) host_ip: Option<IpAddr>,
+    /// The node's own name.
+    pub(crate) node_name: String,
+    /// The node's `/etc/resolv.conf`.
+    pub(crate) resolv_conf: Option<String>,
+}
+
+/// Why a launch cannot become a container.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub(crate) enum SpecProblem {
+    #[error("the task has neither a command nor arguments to run")]
+    NoCommand,
+    #[error("the task has no command, and its image names neither entrypoint nor command")]
+    NoImageCommand,
+    #[error("the host path '{0}' of a volume is not absolute")]
+    HostPath(String),
+    #[error("unknown network mode {0}")]
+    NetworkMode(i32),
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+}
+
+/// The mode of a launch.
+pub(crate) fn network_mode(launch: &Launch) -> Result<NetworkMode, SpecProblem> {
+    NetworkMode::try_from(launch.network).map_err(|_| SpecProblem::NetworkMode(launch.network))
+}
+
+/// What must hold before anything is pulled or attached.
+pub(crate) fn check(launch: &Launch) -> Result<(), SpecProblem> {
+    network_mode(launch)?;
+    if launch.image.is_empty() && launch.shell.is_empty() && launch.args.is_empty() {
+        return Err(SpecProblem::NoCommand);
+    }
+    mounts(launch).map(drop)
+}
+
+/// The container of a task; `image` is there when the launch names one.
+pub(crate) fn spec(
+    task: TaskView<'_>,
+    agent_id: &str,
+    image: Option<&Image>,
+    node: &NodeFacts,
+) -> Result<ContainerSpec, SpecProblem> {
+    let launch = task.launch;
+    let id = ContainerId::try_from(task.container.as_str())?;
+    let root = match image {
+        Some(image) => Root::Layers(image.layers.clone()),
+        None => Root::Host {
+            hide: node.hide.clone(),
+        },
+    };
+    let bridged = network_mode(launch)? == NetworkMode::Bridge;
+    let dir = node.containers.join(task.container.as_str());
+    let mut spec = ContainerSpec::new(id, root, dir, argv(launch, image)?);
+    spec.sandbox = Some(PathBuf::from(task.sandbox));
+    let inside = inside(task, agent_id, image, node);
+    (spec.env, spec.cwd, spec.user) = (inside.env, Some(inside.cwd), inside.user);
+    spec.network = if bridged {
+        Network::Namespace
+    } else {
+        Network::Host
+    };
+    spec.hostname = (!bridged).then(|| node.node_name.clone());
+    spec.limits = limits(launch);
+    spec.mounts = mounts(launch)?;
+    spec.files = files(task, bridged, image.is_some(), node);
+    spec.output = Output::Files {
+        dir: PathBuf::from(task.sandbox),
+        max_bytes: OUTPUT_MAX_BYTES,
+        keep: OUTPUT_KEPT,
+    };
+    spec.check()?;
+    Ok(spec)
+}
+
+/// What a process of the task finds around it; a session beside its command finds the same.
+pub(crate) struct Inside {
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) cwd: PathBuf,
+    pub(crate) user: User,
+}
+
+pub(crate) fn inside(
+    task: TaskView<'_>,
+    agent_id: &str,
+    image: Option<&Image>,
+    node: &NodeFacts,
+) -> Inside {
+    Inside {
+        env: environment::of(task, agent_id, image, node.host_ip),
+        cwd: working_dir(task.launch, image),
+        user: user(task.launch, image),
+    }
+}
+
+/// `shell` runs by `/bin/sh -c`; `args` are the whole command of a native task and follow the
+/// entrypoint of an image; neither means the image's entrypoint and command.
+fn argv(launch: &Launch, image: Option<&Image>) -> Result<Vec<String>, SpecProblem> {
+    if !launch.shell.is_empty() {
+        return Ok(vec!["/bin/sh".into(), "-c".into(), launch.shell.clone()]);
+    }
+    let Some(image) = image else {
+        let none = launch.args.is_empty();
+        return if none {
+            Err(SpecProblem::NoCommand)
+        } else {
+            Ok(launch.args.clone())
+        };
+    };
+    let rest = if launch.args.is_empty() {
+        &image.config.cmd
+    } else {
+        &launch.args
+    };
+    let argv: Vec<String> = image
+        .config
+        .entrypoint
+        .iter()
+        .chain(rest)
+        .cloned()
+        .collect();
+    if argv.is_empty() {
+        Err(SpecProblem::NoImageCommand)
+    } else {
+        Ok(argv)
+    }
+}
+
+fn user(launch: &Launch, image: Option<&Image>) -> User {
+    let of_image = image.and_then(|image| image.config.user.as_deref());
+    match (launch.user.as_str(), of_image.unwrap_or_default()) {
+        ("", "") | ("root", _) => User::Root,
+        ("", name) | (name, _) => User::Name(name.to_owned()),
+    }
+}
+
+/// A native task starts in its sandbox, an image where it says.
+fn working_dir(launch: &Launch, image: Option<&Image>) -> PathBuf {
+    if launch.image.is_empty() {
+        return PathBuf::from(SANDBOX_TARGET);
+    }
+    let dir = image.and_then(|image| image.config.working_dir.as_deref());
+    PathBuf::from(dir.filter(|dir| !dir.is_empty()).unwrap_or("/"))
+}
+
+fn limits(launch: &Launch) -> Limits {
+    let (cpus_milli, mem) = launch
+        .resources
+        .as_ref()
+        .map_or((0, 0), |r| (r.cpus_milli, r.mem_bytes));
+    let shares = cpus_milli.saturating_mul(SHARES_PER_CPU) / 1_000;
+    let quota_us = cpus_milli.saturating_mul(CPU_PERIOD_US / 1_000);
+    Limits {
+        cpu_shares: Some(shares.max(SHARES_MIN)),
+        cpu_quota_us: Some(quota_us.max(CPU_QUOTA_MIN_US)),
+        cpu_period_us: Some(CPU_PERIOD_US),
+        memory_bytes: Some(mem.max(MEMORY_MIN_BYTES)),
+        pids_max: Some(PIDS_MAX),
+    }
+}
+
+fn mounts(launch: &Launch) -> Result<Vec<Mount>, SpecProblem> {
+    let mount = |volume: &gantry_wire::agent::HostVolume| {
+        let source = PathBuf::from(&volume.host_path);
+        if !source.is_absolute() {
+            return Err(SpecProblem::HostPath(volume.host_path.clone()));
+        }
+        // Joining an absolute path replaces the sandbox.
+        let target = Path::new(SANDBOX_TARGET).join(&volume.container_path);
+        Ok(Mount {
+            source,
+            target,
+            read_only: volume.read_only,
+        })
+    };
+    launch.volumes.iter().map(mount).collect()
+}
+
+/// A container with an address of its own knows its name by it; an image's resolver is the node's.
+fn files(task: TaskView<'_>, bridged: bool, has_image: bool, node: &NodeFacts) -> Files {
+    let loopback = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n";
+    let own = if bridged {
+        Some((task.ip.to_owned(), task.container.as_str()))
+    } else {
+        let ip = node.host_ip.filter(|_| has_image);
+        ip.map(|ip| (ip.to_string(), node.node_name.as_str()))
+    };
+    Files {
+        hosts: own.map(|(ip, name)| format!("{loopback}{ip} {name}\n")),
+        resolv_conf: node.resolv_conf.clone().filter(|_| has_image),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gantry_image::ImageConfig;
+    use gantry_wire::agent::{HostVolume, ResourcesMessage};
+
+    fn image(entrypoint: &[&str], cmd: &[&str], user: Option<&str>) -> Image {
+        let owned = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect();
+        let config = ImageConfig {
+            entrypoint: owned(entrypoint),
+            cmd: owned(cmd),
+            user: user.map(str::to_owned),
+            ..ImageConfig::default()
+        };
+        let digest = format!("sha256:{}", "0".repeat(64));
+        Image {
+            digest: digest.parse().unwrap(),
+            layers: vec!["/l".into()],
+            config,
+        }
+    }
+
+    #[test]
+    fn commands_are_merged_as_docker_runtime_does() {
+        let words = |list: &[&str]| -> Vec<String> { list.iter().map(|&s| s.to_owned()).collect() };
+        let with = |shell: &str, args: &[&str]| Launch {
+            shell: shell.into(),
+            args: words(args),
+            ..Launch::default()
+        };
+        let both = image(&["/entry"], &["default"], None);
+        let none = image(&[], &[], None);
+        for (launch, image, want) in [
+            (
+                with("a | b", &[]),
+                None,
+                Ok(words(&["/bin/sh", "-c", "a | b"])),
+            ),
+            (
+                with("a", &["ignored"]),
+                Some(&both),
+                Ok(words(&["/bin/sh", "-c", "a"])),
+            ),
+            (with("", &["ls", "-l"]), None, Ok(words(&["ls", "-l"]))),
+            (with("", &[]), None, Err(SpecProblem::NoCommand)),
+            (
+                with("", &[]),
+                Some(&both),
+                Ok(words(&["/entry", "default"])),
+            ),
+            (with("", &["x"]), Some(&both), Ok(words(&["/entry", "x"]))),
+            (with("", &["x"]), Some(&none), Ok(words(&["x"]))),
+            (with("", &[]), Some(&none), Err(SpecProblem::NoImageCommand)),
+        ] {
+            assert_eq!(argv(&launch, image), want);
+        }
+    }
+
+    #[test]
+    fn users_of_launch_and_image() {
+        let by = |launch: &str, of_image| {
+            let launch = Launch {
+                user: launch.into(),
+                ..Launch::default()
+            };
+            user(&launch, Some(&image(&[], &[], of_image)))
+        };
+        assert_eq!(by("", None), User::Root);
+        assert_eq!(by("", Some("")), User::Root);
+        assert_eq!(by("", Some("app:grp")), User::Name("app:grp".into()));
+        assert_eq!(by("1000", Some("app")), User::Name("1000".into()));
+        assert_eq!(by("root", Some("app")), User::Root);
+    }
+
+    #[test]
+    fn limits_follow_the_resources() {
+        let of = |cpus_milli, mem_bytes| {
+            let resources = ResourcesMessage {
+                cpus_milli,
+                mem_bytes,
+                ..Default::default()
+            };
+            let l = limits(&Launch {
+                resources: Some(resources),
+                ..Launch::default()
+            });
+            (
+                l.cpu_shares.unwrap(),
+                l.cpu_quota_us.unwrap(),
+                l.memory_bytes.unwrap(),
+            )
+        };
+        assert_eq!(of(1_000, 32 << 20), (1_024, 100_000, 32 << 20));
+        assert_eq!(of(100, 128 << 20), (102, 10_000, 128 << 20));
+        assert_eq!(of(1, 1), (2, 1_000, MEMORY_MIN_BYTES));
+        assert_eq!(of(u64::MAX, u64::MAX).2, u64::MAX);
+    }
+
+    #[test]
+    fn volumes_lie_in_the_sandbox_unless_absolute() {
+        let volume = |host: &str, inside: &str| {
+            let volume = HostVolume {
+                host_path: host.into(),
+                container_path: inside.into(),
+                read_only: true,
+            };
+            mounts(&Launch {
+                volumes: vec![volume],
+                ..Launch::default()
+            })
+        };
+        assert_eq!(
+            volume("/a", "x").unwrap()[0].target,
+            Path::new("/mnt/mesos/sandbox/x")
+        );
+        assert_eq!(volume("/a", "/x").unwrap()[0].target, Path::new("/x"));
+        assert_eq!(volume("a", "x"), Err(SpecProblem::HostPath("a".into())));
+    }
+}

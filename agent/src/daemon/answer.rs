@@ -1,0 +1,65 @@
+//! Answers the HTTP side: what is going on, and processes inside containers.
+//!
+//! Every answer goes into a oneshot channel; nobody may be waiting any more, which is fine.
+
+use std::os::fd::AsFd as _;
+
+use gantry_isolation::keeper::Request;
+
+use super::Daemon;
+use crate::inbox::{Ask, ExecOrder, TaskRow, View};
+
+impl Daemon {
+    pub(super) fn answer(&mut self, ask: Ask) {
+        match ask {
+            Ask::View(reply) => {
+                let _ = reply.send(self.view());
+            }
+            Ask::Task { container, reply } => {
+                let mut views = self.tasks.iter().map(|(_, view)| view);
+                let found = views.find(|view| view.container.as_str() == container);
+                let _ = reply.send(found.map(TaskRow::from));
+            }
+            Ask::Exec(order) => self.exec(*order),
+            Ask::KillExec { session, signo } => {
+                if self.execs.is_running(&session) {
+                    self.request(&Request::SignalExec { session, signo });
+                }
+            }
+            Ask::WaitExec { session, reply } => self.execs.wait(&session, reply),
+        }
+    }
+
+    fn view(&self) -> View {
+        View {
+            agent_id: self.identity.get().map(ToString::to_string),
+            registered: self.session.registered,
+            keeper_up: self.keeper.is_up(),
+            tasks: self
+                .tasks
+                .iter()
+                .map(|(_, view)| TaskRow::from(view))
+                .collect(),
+            finished_sandboxes: self.sandboxes.len(),
+            execs: self.execs.len(),
+        }
+    }
+
+    fn exec(&mut self, order: ExecOrder) {
+        let session = order.spec.session.clone();
+        let now_ms = self.uptime_ms();
+        if let Err(why) = self.execs.admit(&session, now_ms) {
+            let _ = order.started.send(Err(why));
+            return;
+        }
+        self.execs
+            .begin(session.clone(), order.started, order.exited);
+        let fds: Vec<_> = order.stdio.iter().map(|fd| fd.as_fd()).collect();
+        let request = Request::Exec {
+            exec: Box::new(order.spec),
+        };
+        if let Err(error) = self.keeper.request(&request, &fds) {
+            self.execs.started(&session, Err(crate::chain(&error)));
+        }
+    }
+}

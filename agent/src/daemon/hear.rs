@@ -1,0 +1,345 @@
+//! What the loop makes of an event: translates it for the core, or answers it.
+
+use std::collections::BTreeMap;
+
+use gantry_agent_core::{Event as Change, Exit, Seen};
+use gantry_isolation::keeper::{self, ListedState};
+use gantry_isolation::spec::ExitStatus;
+use gantry_wire::agent::{FromAgent, Launch, Register, StatusUpdate, from_agent, to_agent};
+use gantry_wire::ids::{AgentId, ContainerId, FrameworkId, TaskId};
+use gantry_wire::task::{Reason, TaskState};
+
+use super::{Daemon, KEEPER_RETRY_MS};
+use crate::checkpoints::TASK_ID_MAX_BYTES;
+use crate::inbox::Event;
+
+impl Daemon {
+    pub(super) fn take(&mut self, event: Event) {
+        match event {
+            Event::SessionUp {
+                generation,
+                outbound,
+            } => {
+                self.session.generation = generation;
+                self.session.outbound = Some(outbound);
+                self.session.registered = false;
+                self.session.greet = true;
+            }
+            Event::Session {
+                generation,
+                message,
+            } if generation == self.session.generation => {
+                self.coordinator(message);
+            }
+            Event::SessionDown { generation } if generation == self.session.generation => {
+                self.session.outbound = None;
+                self.session.registered = false;
+                self.step(Change::Disconnected);
+            }
+            Event::Keeper { generation, event } if generation == self.keeper.generation => {
+                self.keeper_said(event);
+            }
+            Event::KeeperGone { generation } if generation == self.keeper.generation => {
+                self.keeper_gone();
+            }
+            Event::Session { .. }
+            | Event::SessionDown { .. }
+            | Event::Keeper { .. }
+            | Event::KeeperGone { .. } => {}
+            Event::Pulled { task, result } => self.pulled(task, result),
+            Event::Attached { task, result } => self.attached(task, result),
+            Event::Ask(ask) => self.answer(ask),
+            Event::StopTasks => self.stop_tasks(),
+            Event::Finish { stop_keeper, reply } => self.finish(stop_keeper, reply),
+            Event::Tick => self.tick(),
+        }
+    }
+
+    fn tick(&mut self) {
+        let now_ms = self.uptime_ms();
+        if self.keeper_retry_ms.is_some_and(|at| at <= now_ms) {
+            self.reconnect_keeper();
+        }
+        if self.collect_at_ms <= now_ms {
+            self.collect();
+        }
+        self.check_finish();
+        self.step(Change::Tick);
+    }
+
+    fn coordinator(&mut self, message: to_agent::Kind) {
+        match message {
+            to_agent::Kind::Registered(registered) => self.registered(&registered.agent_id),
+            to_agent::Kind::Launch(launch) => self.launch(launch),
+            to_agent::Kind::Kill(kill) => match TaskId::parse(kill.task_id) {
+                Ok(task) => self.step(Change::Kill {
+                    task,
+                    grace_ms: kill.grace_ms,
+                }),
+                Err(error) => tracing::warn!("asked to kill a task: {error}"),
+            },
+            to_agent::Kind::Acknowledge(ack) => {
+                if let Ok(task) = TaskId::parse(ack.task_id) {
+                    self.step(Change::Acknowledge {
+                        task,
+                        uuid: ack.uuid,
+                    });
+                }
+            }
+            to_agent::Kind::Refused(why) => {
+                tracing::error!("the coordinator refuses this agent: {why}");
+            }
+        }
+    }
+
+    fn registered(&mut self, agent_id: &str) {
+        let kept = AgentId::parse(agent_id).map_err(|error| error.to_string());
+        let kept = kept.and_then(|id| self.identity.set(id).map_err(|error| error.to_string()));
+        match kept {
+            Ok(()) => {
+                tracing::info!(agent_id, "registered");
+                self.facts.set_agent_id(agent_id);
+                self.session.registered = true;
+                self.step(Change::Connected);
+            }
+            Err(why) => {
+                tracing::error!("keeping the agent's id '{agent_id}': {why}; trying again");
+                self.session.outbound = None;
+            }
+        }
+    }
+
+    fn launch(&mut self, launch: Launch) {
+        let Some(agent) = self.identity.get().filter(|_| !self.stopping.is_asked()) else {
+            tracing::info!(
+                task = launch.task_id,
+                "not launched: this agent is stopping"
+            );
+            return;
+        };
+        let checked = TaskId::parse(launch.task_id.clone())
+            .and_then(|task| Ok((task, FrameworkId::parse(launch.framework_id.clone())?)))
+            .map_err(|error| error.to_string());
+        let (task, framework) = match checked {
+            Ok((task, _)) if task.as_str().len() > TASK_ID_MAX_BYTES => {
+                let why = format!("a task id is at most {TASK_ID_MAX_BYTES} bytes long");
+                return self.refuse(&launch, why);
+            }
+            Ok(ids) => ids,
+            Err(why) => return self.refuse(&launch, why),
+        };
+        let container = match ContainerId::parse(uuid::Uuid::new_v4().to_string()) {
+            Ok(container) => container,
+            Err(error) => return self.refuse(&launch, error.to_string()),
+        };
+        let sandbox = self.layout.sandbox(agent, &framework, &task, &container);
+        let sandbox = sandbox.to_string_lossy().into_owned();
+        self.step(Change::Launch {
+            task,
+            launch: Box::new(launch),
+            container,
+            sandbox,
+        });
+    }
+
+    /// A launch that cannot even become a task: said once, kept nowhere.
+    fn refuse(&mut self, launch: &Launch, message: String) {
+        self.send(StatusUpdate {
+            task_id: launch.task_id.clone(),
+            uuid: uuid::Uuid::new_v4().as_bytes().to_vec(),
+            state: TaskState::TaskError as i32,
+            reason: Some(Reason::ReasonTaskInvalid as i32),
+            message,
+            timestamp_ms: self.now().wall.0,
+            ..StatusUpdate::default()
+        });
+    }
+
+    fn pulled(&mut self, task: TaskId, result: Result<gantry_image::Image, String>) {
+        if self.tasks.get(&task).is_none() {
+            return;
+        }
+        let change = match result {
+            Ok(image) => {
+                self.provision.made(&task).image = Some(image);
+                Change::Pulled { task }
+            }
+            Err(cause) => Change::PullFailed { task, cause },
+        };
+        self.step(change);
+    }
+
+    fn attached(&mut self, task: TaskId, result: Result<Option<gantry_net::Attachment>, String>) {
+        // Over or unknown by now: dropping the attachment ends its namespace, and what is left of
+        // it was given back, or will be by the next adoption.
+        if self.tasks.get(&task).is_none() {
+            return;
+        }
+        let change = match result {
+            Ok(attachment) => {
+                let ip = attachment
+                    .as_ref()
+                    .map(|a| a.ip.to_string())
+                    .unwrap_or_default();
+                self.provision.made(&task).attachment = attachment;
+                Change::Attached { task, ip }
+            }
+            Err(cause) => Change::AttachFailed { task, cause },
+        };
+        self.step(change);
+    }
+
+    fn keeper_said(&mut self, event: keeper::Event) {
+        let now_ms = self.uptime_ms();
+        match event {
+            keeper::Event::Started { id, pid } => {
+                let pid = pid.unsigned_abs();
+                self.step_container(id.as_str(), |container| Change::Started { container, pid });
+            }
+            keeper::Event::StartFailed { id, step, error } => {
+                let cause = format!("{step}: {error}");
+                self.step_container(id.as_str(), |container| Change::StartFailed {
+                    container,
+                    cause,
+                });
+            }
+            keeper::Event::Exited {
+                id,
+                status,
+                oom_killed,
+            } => {
+                let exit = exit(status, oom_killed);
+                self.step_container(id.as_str(), |container| Change::Exited { container, exit });
+            }
+            keeper::Event::Listing { containers } => self.listed(&containers),
+            keeper::Event::ExecStarted { session, .. } => self.execs.started(&session, Ok(())),
+            keeper::Event::ExecFailed {
+                session,
+                step,
+                error,
+            } => {
+                self.execs
+                    .started(&session, Err(format!("{step}: {error}")));
+            }
+            keeper::Event::ExecExited { session, status } => {
+                self.execs.exited(&session, status, now_ms);
+            }
+            keeper::Event::Refused {
+                request,
+                id: Some(id),
+                error,
+            } if request == "exec" => {
+                self.execs.started(&id, Err(error));
+            }
+            keeper::Event::Refused { request, id, error } => {
+                // A signal to what just ended, for instance.
+                tracing::debug!(?id, "the keeper refused '{request}': {error}");
+            }
+            keeper::Event::Forgotten { .. } | keeper::Event::Stopping => {}
+        }
+    }
+
+    fn step_container(&mut self, id: &str, change: impl FnOnce(ContainerId) -> Change) {
+        match ContainerId::parse(id) {
+            Ok(container) => self.step(change(container)),
+            Err(error) => tracing::error!("a container of the keeper: {error}"),
+        }
+    }
+
+    fn listed(&mut self, listed: &[keeper::Listed]) {
+        let mut containers = BTreeMap::new();
+        for container in listed {
+            let seen = match container.state {
+                ListedState::Starting => Seen::Starting,
+                ListedState::Running { pid } => Seen::Running {
+                    pid: pid.unsigned_abs(),
+                },
+                ListedState::Exited { status, oom_killed } => {
+                    Seen::Exited(exit(status, oom_killed))
+                }
+            };
+            if let Ok(id) = ContainerId::parse(container.id.as_str()) {
+                containers.insert(id, seen);
+            }
+        }
+        if !self.swept {
+            self.swept = true;
+            let known: Vec<_> = listed
+                .iter()
+                .map(|container| container.id.clone())
+                .collect();
+            self.keeper.reap(&known);
+        }
+        self.step(Change::Listing {
+            keeper: self.keeper_id,
+            containers,
+        });
+    }
+
+    fn keeper_gone(&mut self) {
+        self.keeper.disconnect();
+        self.execs.lose_all();
+        if self.stopping.keeper_may_go() {
+            self.check_finish();
+            return;
+        }
+        tracing::error!("the keeper is gone; starting it again");
+        self.reconnect_keeper();
+    }
+
+    fn reconnect_keeper(&mut self) {
+        match self.keeper.connect(&self.provision.events) {
+            Ok(id) => {
+                self.keeper_id = id;
+                self.keeper_retry_ms = None;
+            }
+            Err(error) => {
+                tracing::error!("{}", crate::chain(&error));
+                self.keeper_retry_ms = Some(self.uptime_ms().saturating_add(KEEPER_RETRY_MS));
+            }
+        }
+    }
+
+    /// Registers, once all that the registration lists is on disk.
+    pub(super) fn greet(&mut self) {
+        if !std::mem::take(&mut self.session.greet) {
+            return;
+        }
+        let register = Register {
+            agent_id: self
+                .identity
+                .get()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+            hostname: self.facts.hostname.clone(),
+            http_address: self.facts.http_address.to_string(),
+            resources: Some((&self.facts.resources).into()),
+            attributes: self.facts.attributes.clone(),
+            tasks: self.tasks.known(),
+            version: self.facts.version.to_owned(),
+            lacks: self.facts.lacks.clone(),
+        };
+        self.say(from_agent::Kind::Register(register));
+    }
+
+    pub(super) fn send(&mut self, update: StatusUpdate) {
+        self.say(from_agent::Kind::Status(update));
+    }
+
+    /// A coordinator that does not keep up loses the connection; updates are sent anew later.
+    fn say(&mut self, kind: from_agent::Kind) {
+        if let Some(outbound) = &self.session.outbound
+            && outbound.try_send(FromAgent { kind: Some(kind) }).is_err()
+        {
+            self.session.outbound = None;
+        }
+    }
+}
+
+fn exit(status: ExitStatus, oom_killed: bool) -> Exit {
+    let status = match status {
+        ExitStatus::Code(code) => Ok(code),
+        ExitStatus::Signal(signal) => Err(signal),
+    };
+    Exit { status, oom_killed }
+}

@@ -1,0 +1,107 @@
+//! How the agent ends: leaving everything running, or leaving nothing.
+//!
+//! ```text
+//! StopTasks: no new launches, every task is killed ──▶ (the handle watches them go)
+//! Finish{stop_keeper: false} ──▶ done
+//! Finish{stop_keeper: true} ──▶ the keeper is told to stop ──▶ it is gone, or FINISH_MAX_MS ──▶
+//!                               what it left is removed ──▶ done
+//! ```
+
+use gantry_agent_core::{Event as Change, TaskView};
+use gantry_isolation::keeper::Request;
+use gantry_wire::ids::TaskId;
+use tokio::sync::oneshot;
+
+use super::Daemon;
+
+/// Longest grace of a task when the whole agent stops, in milliseconds.
+pub(crate) const STOP_GRACE_MAX_MS: u64 = 5_000;
+/// How long the keeper may take to end, in milliseconds.
+const FINISH_MAX_MS: u64 = 10_000;
+
+#[derive(Debug, Default)]
+pub(super) enum Stopping {
+    #[default]
+    No,
+    /// No new tasks.
+    Asked,
+    /// The keeper was told to stop.
+    Finishing {
+        reply: oneshot::Sender<Vec<String>>,
+        until_ms: u64,
+    },
+    Done,
+}
+
+impl Stopping {
+    pub(super) fn is_asked(&self) -> bool {
+        !matches!(self, Self::No)
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self, Self::Done)
+    }
+
+    /// Whether the end of the keeper is expected.
+    pub(super) fn keeper_may_go(&self) -> bool {
+        matches!(self, Self::Finishing { .. } | Self::Done)
+    }
+
+    pub(super) fn deadline_ms(&self) -> Option<u64> {
+        match self {
+            Self::Finishing { until_ms, .. } => Some(*until_ms),
+            _ => None,
+        }
+    }
+}
+
+impl Daemon {
+    pub(super) fn stop_tasks(&mut self) {
+        if !self.stopping.is_asked() {
+            self.stopping = Stopping::Asked;
+        }
+        let grace = |view: TaskView<'_>| view.launch.kill_grace_ms.min(STOP_GRACE_MAX_MS);
+        let live = self
+            .tasks
+            .iter()
+            .filter(|(_, view)| !view.state.is_terminal());
+        let live: Vec<(TaskId, u64)> = live.map(|(id, view)| (id.clone(), grace(view))).collect();
+        for (task, grace_ms) in live {
+            self.step(Change::Kill { task, grace_ms });
+        }
+    }
+
+    pub(super) fn finish(&mut self, stop_keeper: bool, reply: oneshot::Sender<Vec<String>>) {
+        if !stop_keeper {
+            // Nobody may be waiting any more.
+            let _ = reply.send(Vec::new());
+            self.stopping = Stopping::Done;
+            return;
+        }
+        let until_ms = self.uptime_ms().saturating_add(FINISH_MAX_MS);
+        self.stopping = Stopping::Finishing { reply, until_ms };
+        self.request(&Request::Stop { kill: true });
+        self.check_finish();
+    }
+
+    /// Whether the keeper is gone, or has had its time.
+    pub(super) fn check_finish(&mut self) {
+        let Stopping::Finishing { until_ms, .. } = &self.stopping else {
+            return;
+        };
+        let late = *until_ms <= self.uptime_ms();
+        if self.keeper.is_up() && !late {
+            return;
+        }
+        if let Stopping::Finishing { reply, .. } =
+            std::mem::replace(&mut self.stopping, Stopping::Done)
+        {
+            let mut failures = self.keeper.reap(&[]);
+            if late {
+                failures.push(format!("the keeper did not end within {FINISH_MAX_MS} ms"));
+            }
+            // Nobody may be waiting any more.
+            let _ = reply.send(failures);
+        }
+    }
+}

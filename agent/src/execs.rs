@@ -1,0 +1,110 @@
+//! Processes that someone runs inside containers (exec sessions), from the order to a while after
+//! their end. Decides how long an ended one is remembered; the keeper holds the processes.
+
+use std::collections::BTreeMap;
+
+use gantry_isolation::spec::{ContainerId, ExitStatus};
+use tokio::sync::oneshot;
+
+/// Sessions at a time, ended ones included.
+pub(crate) const SESSIONS_MAX: usize = 256;
+/// Who may wait for one session.
+const WAITERS_MAX: usize = 16;
+/// How long the status of an ended one can be asked for, in milliseconds.
+const KEPT_MS: u64 = 60_000;
+
+#[derive(Debug, Default)]
+pub(crate) struct Execs {
+    sessions: BTreeMap<ContainerId, Session>,
+}
+
+#[derive(Debug)]
+struct Session {
+    started: Option<oneshot::Sender<Result<(), String>>>,
+    waiters: Vec<oneshot::Sender<ExitStatus>>,
+    ended: Option<(ExitStatus, u64)>,
+}
+
+impl Execs {
+    /// Whether a session of this name may begin, or why not.
+    pub(crate) fn admit(&mut self, id: &ContainerId, now_ms: u64) -> Result<(), String> {
+        let keep = |s: &Session| {
+            s.ended
+                .is_none_or(|(_, at)| now_ms < at.saturating_add(KEPT_MS))
+        };
+        self.sessions.retain(|_, session| keep(session));
+        if self.sessions.contains_key(id) {
+            return Err(format!("a session named '{id}' is there already"));
+        }
+        if self.sessions.len() >= SESSIONS_MAX {
+            return Err(format!(
+                "there are {SESSIONS_MAX} sessions on this node already"
+            ));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn begin(
+        &mut self,
+        id: ContainerId,
+        started: oneshot::Sender<Result<(), String>>,
+        exited: oneshot::Sender<ExitStatus>,
+    ) {
+        let session = Session {
+            started: Some(started),
+            waiters: vec![exited],
+            ended: None,
+        };
+        self.sessions.insert(id, session);
+    }
+
+    /// The keeper answered. A failed one is forgotten. Nobody may be listening any more.
+    pub(crate) fn started(&mut self, id: &ContainerId, result: Result<(), String>) {
+        let failed = result.is_err();
+        let session = self.sessions.get_mut(id);
+        if let Some(started) = session.and_then(|session| session.started.take()) {
+            let _ = started.send(result);
+        }
+        if failed {
+            self.sessions.remove(id);
+        }
+    }
+
+    pub(crate) fn exited(&mut self, id: &ContainerId, status: ExitStatus, now_ms: u64) {
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.ended = Some((status, now_ms));
+            for waiter in session.waiters.drain(..) {
+                let _ = waiter.send(status);
+            }
+        }
+    }
+
+    /// Answers at the end; drops the question when the session is not known.
+    pub(crate) fn wait(&mut self, id: &ContainerId, reply: oneshot::Sender<ExitStatus>) {
+        match self.sessions.get_mut(id) {
+            Some(Session {
+                ended: Some((status, _)),
+                ..
+            }) => {
+                let _ = reply.send(*status);
+            }
+            Some(session) if session.waiters.len() < WAITERS_MAX => session.waiters.push(reply),
+            _ => {}
+        }
+    }
+
+    pub(crate) fn is_running(&self, id: &ContainerId) -> bool {
+        self.sessions
+            .get(id)
+            .is_some_and(|session| session.ended.is_none())
+    }
+
+    /// The keeper that held them is not reachable: everyone who waits learns that by silence.
+    pub(crate) fn lose_all(&mut self) {
+        self.sessions.retain(|_, session| session.ended.is_some());
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.sessions.len()
+    }
+}

@@ -1,0 +1,55 @@
+//! What does not change while the agent runs, and the id that comes with the first registration;
+//! shared by the loop, the HTTP side and the handle. Decides nothing.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::OnceLock;
+
+use gantry_wire::resources::Resources;
+use gantry_wire::time::Millis;
+
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) hostname: String,
+    pub(crate) http_address: SocketAddr,
+    pub(crate) resources: Resources,
+    pub(crate) attributes: BTreeMap<String, String>,
+    pub(crate) lacks: Vec<String>,
+    pub(crate) version: &'static str,
+    pub(crate) started: Millis,
+    agent_id: OnceLock<String>,
+}
+
+impl Facts {
+    pub(crate) fn new(
+        hostname: String,
+        http_address: SocketAddr,
+        resources: Resources,
+        attributes: BTreeMap<String, String>,
+        lacks: Vec<String>,
+        started: Millis,
+    ) -> Self {
+        let (version, agent_id) = (env!("CARGO_PKG_VERSION"), OnceLock::new());
+        Self {
+            hostname,
+            http_address,
+            resources,
+            attributes,
+            lacks,
+            version,
+            started,
+            agent_id,
+        }
+    }
+
+    pub(crate) fn agent_id(&self) -> Option<&str> {
+        self.agent_id.get().map(String::as_str)
+    }
+
+    /// The first one stays until the next start.
+    pub(crate) fn set_agent_id(&self, id: &str) {
+        if self.agent_id.get_or_init(|| id.to_owned()) != id {
+            tracing::warn!("the coordinator gave this agent another id: {id}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The agent's HTTP listener, on loopback: sandbox files, state, metrics, processes inside
+//! containers. The coordinator reaches it for its clients; tools of Mesos may speak to it directly.
+//!
+//! It decides nothing about tasks: it asks the loop. Invariants: connections, request bodies and
+//! answers in memory are bounded; a client that sends its request too slowly is dropped; a page of
+//! another site cannot use it through a browser (the `Host` header is checked).
+
+mod api;
+
+mod beneath;
+mod browse;
+mod exec;
+mod files;
+mod guard;
+mod problem;
+mod recordio;
+mod sandbox_path;
+mod state;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+use gantry_image::Store;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::container::NodeFacts;
+use crate::facts::Facts;
+use crate::inbox::Event;
+
+/// Connections at a time; more wait in the kernel's backlog.
+const CONNECTIONS_MAX: usize = 512;
+/// How long a request's head may take.
+const HEAD_MAX: Duration = Duration::from_secs(10);
+/// Longest request body.
+const BODY_MAX_BYTES: usize = 1 << 20;
+/// Pause after an accept that failed, so that a lack of descriptors does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What handlers need.
+pub(crate) struct Server {
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) facts: Arc<Facts>,
+    /// Root of all sandboxes.
+    pub(crate) slaves: PathBuf,
+    pub(crate) node: NodeFacts,
+    pub(crate) store: Store,
+    pub(crate) allowed_hosts: Vec<String>,
+}
+
+fn router(server: Arc<Server>) -> Router {
+    let guard = axum::middleware::from_fn_with_state(server.clone(), guard::check);
+    Router::new()
+        .route("/files/browse", get(browse::browse))
+        .route("/files/browse.json", get(browse::browse))
+        .route("/files/read", get(files::read))
+        .route("/files/read.json", get(files::read))
+        .route("/files/download", get(files::download))
+        .route("/files/download.json", get(files::download))
+        .route("/state", get(state::state))
+        .route("/state.json", get(state::state))
+        .route("/slave(1)/state", get(state::state))
+        .route("/health", get(state::health))
+        .route("/version", get(state::version))
+        .route("/flags", get(state::flags))
+        .route("/metrics/snapshot", get(state::metrics))
+        .route("/api/v1", post(api::call))
+        .route("/slave(1)/api/v1", post(api::call))
+        .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
+        .layer(guard)
+        .with_state(server)
+}
+
+/// Serves until cancelled.
+pub(crate) async fn serve(listener: TcpListener, server: Server, cancel: CancellationToken) {
+    let router = router(Arc::new(server));
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = accept(&listener, &slots) => accepted,
+            Some(_) = connections.join_next() => continue,
+            () = cancel.cancelled() => break,
+        };
+        let (stream, slot) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!("accepting a connection: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let service = TowerToHyperService::new(router.clone());
+        connections.spawn(async move {
+            let mut http = hyper::server::conn::http1::Builder::new();
+            http.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX);
+            if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
+                tracing::debug!("a connection: {error}");
+            }
+            drop(slot);
+        });
+    }
+    connections.shutdown().await;
+}
+
+async fn accept(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+) -> std::io::Result<(tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let slot = slots
+        .clone()
+        .acquire_owned()
+        .await
+        .map_err(std::io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, slot))
+}

@@ -1,0 +1,36 @@
+//! Answers that are not a success: one type, its status and its words. The only place where the
+//! agent's errors become HTTP.
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+
+/// Why a request is not answered as asked. The text is the body, as Mesos's are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Problem {
+    /// The request makes no sense.
+    BadRequest(String),
+    /// It is not allowed.
+    Forbidden(String),
+    /// There is no such thing.
+    NotFound(String),
+    /// Not in this version.
+    NotImplemented(String),
+    /// Our side failed.
+    Internal(String),
+    /// The agent ends.
+    Unavailable,
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (status, text) = match self {
+            Self::BadRequest(text) => (StatusCode::BAD_REQUEST, text),
+            Self::Forbidden(text) => (StatusCode::FORBIDDEN, text),
+            Self::NotFound(text) => (StatusCode::NOT_FOUND, text),
+            Self::NotImplemented(text) => (StatusCode::NOT_IMPLEMENTED, text),
+            Self::Internal(text) => (StatusCode::INTERNAL_SERVER_ERROR, text),
+            Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "The agent ends".to_owned()),
+        };
+        (status, format!("{text}\n")).into_response()
+    }
+}

@@ -1,0 +1,138 @@
+//! Everything that can happen to the agent: the closed set of events that its one loop takes in.
+//! Decides nothing.
+
+use std::os::fd::OwnedFd;
+
+use gantry_agent_core::TaskView;
+use gantry_image::Image;
+use gantry_isolation::keeper;
+use gantry_isolation::spec::{ContainerId, ExitStatus};
+use gantry_net::Attachment;
+use gantry_wire::agent::{FromAgent, Launch, to_agent};
+use gantry_wire::ids::{ContainerId as WireContainer, TaskId};
+use gantry_wire::task::TaskState;
+use tokio::sync::{mpsc, oneshot};
+
+/// Events that may wait for the loop.
+pub(crate) const EVENTS_MAX: usize = 1_024;
+
+/// One thing that happened.
+pub(crate) enum Event {
+    /// A connection to the coordinator is there; the registration goes into it.
+    SessionUp {
+        generation: u64,
+        outbound: mpsc::Sender<FromAgent>,
+    },
+    /// The coordinator said something.
+    Session {
+        generation: u64,
+        message: to_agent::Kind,
+    },
+    /// The connection is gone.
+    SessionDown { generation: u64 },
+    /// The keeper said something.
+    Keeper {
+        generation: u64,
+        event: keeper::Event,
+    },
+    /// The connection to the keeper is gone.
+    KeeperGone { generation: u64 },
+    /// A pull is done.
+    Pulled {
+        task: TaskId,
+        result: Result<Image, String>,
+    },
+    /// A network is there; none of its own in host mode.
+    Attached {
+        task: TaskId,
+        result: Result<Option<Attachment>, String>,
+    },
+    /// Someone asks.
+    Ask(Ask),
+    /// End every task and take no new ones.
+    StopTasks,
+    /// Leave the loop; with `stop_keeper` nothing may be left. Answer: what could not be removed.
+    Finish {
+        stop_keeper: bool,
+        reply: oneshot::Sender<Vec<String>>,
+    },
+    /// Look at the clock.
+    Tick,
+}
+
+/// Questions and orders of the HTTP side.
+pub(crate) enum Ask {
+    /// What is going on.
+    View(oneshot::Sender<View>),
+    /// The task of a running container.
+    Task {
+        container: String,
+        reply: oneshot::Sender<Option<TaskRow>>,
+    },
+    /// Run one more process in a container.
+    Exec(Box<ExecOrder>),
+    /// End the process of a session.
+    KillExec { session: ContainerId, signo: i32 },
+    /// Wait for the end of a session; None when it is not known.
+    WaitExec {
+        session: ContainerId,
+        reply: oneshot::Sender<ExitStatus>,
+    },
+}
+
+/// One more process in a container.
+pub(crate) struct ExecOrder {
+    pub(crate) spec: keeper::ExecSpec,
+    /// stdin, stdout, stderr.
+    pub(crate) stdio: [OwnedFd; 3],
+    pub(crate) started: oneshot::Sender<Result<(), String>>,
+    pub(crate) exited: oneshot::Sender<ExitStatus>,
+}
+
+/// A snapshot for HTTP.
+#[derive(Debug, Default)]
+pub(crate) struct View {
+    pub(crate) agent_id: Option<String>,
+    pub(crate) registered: bool,
+    pub(crate) keeper_up: bool,
+    pub(crate) tasks: Vec<TaskRow>,
+    pub(crate) finished_sandboxes: usize,
+    pub(crate) execs: usize,
+}
+
+/// A task in a [`View`].
+#[derive(Debug, Clone)]
+pub(crate) struct TaskRow {
+    pub(crate) launch: Launch,
+    pub(crate) container: WireContainer,
+    pub(crate) sandbox: String,
+    pub(crate) state: TaskState,
+    pub(crate) ip: String,
+    pub(crate) pid: u32,
+}
+
+impl From<TaskView<'_>> for TaskRow {
+    fn from(view: TaskView<'_>) -> Self {
+        Self {
+            launch: view.launch.clone(),
+            container: view.container.clone(),
+            sandbox: view.sandbox.to_owned(),
+            state: view.state,
+            ip: view.ip.to_owned(),
+            pid: view.pid,
+        }
+    }
+}
+
+impl TaskRow {
+    pub(crate) fn view(&self) -> TaskView<'_> {
+        TaskView {
+            launch: &self.launch,
+            container: &self.container,
+            sandbox: &self.sandbox,
+            state: self.state,
+            ip: &self.ip,
+            pid: self.pid,
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! What a task needs before its container starts: its image and its network. Runs as small async
+//! jobs beside the loop, each answered by one event.
+//!
+//! It decides nothing about the task. Invariants: at most [`PULLS_MAX`] pulls at a time; `made`
+//! holds only tasks that are neither running under a keeper nor over.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use gantry_image::{Image, PullOptions, Reference, Store};
+use gantry_net::{Attachment, NetError, Network, PortMap, Protocol};
+use gantry_wire::agent::{Launch, NetworkMode, PortMapping};
+use gantry_wire::ids::{ContainerId, TaskId};
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::AbortHandle;
+
+use crate::container;
+use crate::inbox::Event;
+
+/// Images pulled at the same time; the store shares downloads of equal layers.
+const PULLS_MAX: usize = 4;
+
+/// What was made for a task so far.
+#[derive(Debug, Default)]
+pub(crate) struct Made {
+    pub(crate) image: Option<Image>,
+    pub(crate) attachment: Option<Attachment>,
+    pull: Option<AbortHandle>,
+}
+
+pub(crate) struct Provision {
+    pub(crate) store: Store,
+    /// Or why there is none.
+    pub(crate) network: Result<Network, String>,
+    pub(crate) insecure_registries: Vec<String>,
+    pub(crate) runtime: Handle,
+    pub(crate) events: mpsc::Sender<Event>,
+    pulls: Arc<Semaphore>,
+    made: BTreeMap<TaskId, Made>,
+}
+
+impl Provision {
+    pub(crate) fn new(
+        store: Store,
+        network: Result<Network, String>,
+        insecure_registries: Vec<String>,
+        runtime: Handle,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
+        let pulls = Arc::new(Semaphore::new(PULLS_MAX));
+        let made = BTreeMap::new();
+        Self {
+            store,
+            network,
+            insecure_registries,
+            runtime,
+            events,
+            pulls,
+            made,
+        }
+    }
+
+    pub(crate) fn made(&mut self, task: &TaskId) -> &mut Made {
+        self.made.entry(task.clone()).or_default()
+    }
+
+    /// Pulls the image of a launch. Answer: [`Event::Pulled`].
+    pub(crate) fn pull(&mut self, task: &TaskId, launch: &Launch) {
+        let (store, pulls, events) = (self.store.clone(), self.pulls.clone(), self.events.clone());
+        let (name, checked) = (launch.image.clone(), container::check(launch));
+        let options = PullOptions {
+            force: launch.force_pull,
+            insecure_registries: self.insecure_registries.clone(),
+            ..PullOptions::default()
+        };
+        let id = task.clone();
+        let job = self.runtime.spawn(async move {
+            let result = match checked {
+                Ok(()) => pull(&store, &pulls, &name, options).await,
+                Err(problem) => Err(problem.to_string()),
+            };
+            // A closed inbox means that the agent ends.
+            let _ = events.send(Event::Pulled { task: id, result }).await;
+        });
+        self.made(task).pull = Some(job.abort_handle());
+    }
+
+    pub(crate) fn cancel_pull(&mut self, task: &TaskId) {
+        if let Some(pull) = self.made.get_mut(task).and_then(|made| made.pull.take()) {
+            pull.abort();
+        }
+    }
+
+    /// Gives a task its network. Answer: [`Event::Attached`].
+    pub(crate) fn attach(&mut self, task: &TaskId, container: &ContainerId, launch: &Launch) {
+        // What an earlier attempt made goes first: its namespace dies with the descriptor.
+        self.made(task).attachment = None;
+        let job = Attach {
+            network: self.network.clone(),
+            container: container.clone(),
+            launch: launch.clone(),
+        };
+        let (events, task) = (self.events.clone(), task.clone());
+        self.runtime.spawn(async move {
+            let result = job.run().await;
+            // A closed inbox means that the agent ends.
+            let _ = events.send(Event::Attached { task, result }).await;
+        });
+    }
+
+    /// Gives back what a container had.
+    pub(crate) fn release(&mut self, task: &TaskId, container: &ContainerId) {
+        self.cancel_pull(task);
+        self.made.remove(task);
+        self.detach(container);
+    }
+
+    /// The keeper holds the namespace now.
+    pub(crate) fn handed_over(&mut self, task: &TaskId) {
+        if let Some(made) = self.made.get_mut(task) {
+            made.attachment = None;
+        }
+    }
+
+    /// Gives the network of a container back; one without is fine.
+    pub(crate) fn detach(&self, container: &ContainerId) {
+        let Ok(network) = self.network.clone() else {
+            return;
+        };
+        let container = container.clone();
+        self.runtime.spawn(async move {
+            if let Err(error) = network.detach(container.as_str()).await {
+                let why = crate::chain(&error);
+                tracing::error!(%container, "giving back the network: {why}");
+            }
+        });
+    }
+}
+
+async fn pull(
+    store: &Store,
+    pulls: &Semaphore,
+    name: &str,
+    options: PullOptions,
+) -> Result<Image, String> {
+    let reference = Reference::parse(name).map_err(|error| error.to_string())?;
+    let _slot = pulls
+        .acquire()
+        .await
+        .map_err(|_| "the agent ends".to_owned())?;
+    let pulled = store.pull(&reference, options).await;
+    pulled.map_err(|error| format!("pulling the image '{name}': {}", error.message()))
+}
+
+struct Attach {
+    network: Result<Network, String>,
+    container: ContainerId,
+    launch: Launch,
+}
+
+impl Attach {
+    async fn run(self) -> Result<Option<Attachment>, String> {
+        container::check(&self.launch).map_err(|problem| problem.to_string())?;
+        let mode = container::network_mode(&self.launch).map_err(|problem| problem.to_string())?;
+        match mode {
+            NetworkMode::Host => check_host_ports(&self.launch.ports).map(|()| None),
+            NetworkMode::Bridge => self.bridge().await.map(Some),
+        }
+    }
+
+    async fn bridge(&self) -> Result<Attachment, String> {
+        let network = self.network.as_ref();
+        let network = network.map_err(|why| format!("this node has no bridge network: {why}"))?;
+        let ports = port_maps(&self.launch.ports)?;
+        let id = self.container.as_str();
+        let attached = match network.attach(id, &ports).await {
+            Err(NetError::AlreadyAttached { .. }) => {
+                let again = async {
+                    network.detach(id).await?;
+                    network.attach(id, &ports).await
+                };
+                again.await
+            }
+            other => other,
+        };
+        attached.map_err(|error| format!("network: {}", crate::chain(&error)))
+    }
+}
+
+/// The mapped ports of a task in bridge mode; unmapped ones need nothing.
+pub(crate) fn port_maps(ports: &[PortMapping]) -> Result<Vec<PortMap>, String> {
+    let mut maps = Vec::new();
+    for port in ports.iter().filter(|port| port.host_port != 0) {
+        for protocol in protocols(&port.protocol)? {
+            let host_port = checked_port(port.host_port)?;
+            let container_port = checked_port(port.container_port)?;
+            maps.push(PortMap {
+                host_port,
+                container_port,
+                protocol,
+            });
+        }
+    }
+    Ok(maps)
+}
+
+fn check_host_ports(ports: &[PortMapping]) -> Result<(), String> {
+    for port in ports.iter().filter(|port| port.host_port != 0) {
+        for protocol in protocols(&port.protocol)? {
+            let number = checked_port(port.host_port)?;
+            if !gantry_net::host_port_free(number, protocol) {
+                return Err(format!(
+                    "port {number}/{protocol} is already in use on this node"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn checked_port(port: u32) -> Result<u16, String> {
+    u16::try_from(port).map_err(|_| format!("{port} is not a port"))
+}
+
+/// `tcp`, `udp`, `udp,tcp`; empty is `tcp`.
+fn protocols(text: &str) -> Result<Vec<Protocol>, String> {
+    let text = if text.is_empty() { "tcp" } else { text };
+    let one = |name: &str| match name.trim() {
+        "tcp" => Ok(Protocol::Tcp),
+        "udp" => Ok(Protocol::Udp),
+        other => Err(format!("unknown protocol '{other}' of a port")),
+    };
+    text.split(',').map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn port(host_port: u32, container_port: u32, protocol: &str) -> PortMapping {
+        let (protocol, name) = (protocol.to_owned(), String::new());
+        PortMapping {
+            host_port,
+            container_port,
+            protocol,
+            name,
+        }
+    }
+
+    #[test]
+    fn ports_become_maps_or_a_sentence() {
+        let maps = port_maps(&[port(31_000, 80, "udp,tcp"), port(0, 81, "tcp")]).unwrap();
+        let both = [Protocol::Udp, Protocol::Tcp];
+        let want = both.map(|protocol| PortMap {
+            host_port: 31_000,
+            container_port: 80,
+            protocol,
+        });
+        assert_eq!(maps, want);
+        for bad in [port(70_000, 1, "tcp"), port(1, 1, "sctp")] {
+            assert!(port_maps(&[bad]).is_err());
+        }
+    }
+
+    #[test]
+    fn a_taken_port_is_named() {
+        let socket = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+        let taken = u32::from(socket.local_addr().unwrap().port());
+        let error = check_host_ports(&[port(taken, 0, "tcp")]).unwrap_err();
+        assert_eq!(
+            error,
+            format!("port {taken}/tcp is already in use on this node")
+        );
+    }
+}

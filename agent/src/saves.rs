@@ -1,0 +1,152 @@
+//! Makes "nothing after a save happens before it is on disk" true for a batch of actions: all
+//! saves of a batch are written first, together; the actions of a task whose checkpoint cannot be
+//! written (disk full) are withheld, and only of that task, until a later try succeeds.
+//!
+//! Signals are never withheld: a full disk must not keep a task from being killed.
+
+use std::collections::BTreeMap;
+
+use gantry_agent_core::{Action, Tasks};
+use gantry_wire::ids::TaskId;
+
+use crate::checkpoints::Checkpoints;
+
+/// How long until a failed write is tried again, in milliseconds.
+const RETRY_MS: u64 = 1_000;
+
+#[derive(Debug)]
+pub(crate) struct Saves {
+    checkpoints: Checkpoints,
+    withheld: BTreeMap<TaskId, Vec<Action>>,
+    retry_at_ms: Option<u64>,
+}
+
+impl Saves {
+    pub(crate) fn new(checkpoints: Checkpoints) -> Self {
+        Self {
+            checkpoints,
+            withheld: BTreeMap::new(),
+            retry_at_ms: None,
+        }
+    }
+
+    pub(crate) fn remove(&self, task: &TaskId) -> std::io::Result<()> {
+        self.checkpoints.remove(task)
+    }
+
+    pub(crate) fn deadline_ms(&self) -> Option<u64> {
+        self.retry_at_ms
+    }
+
+    /// Writes what the batch and earlier failures ask for; gives back what may be done now, in
+    /// order, without the saves.
+    pub(crate) fn settle(&mut self, tasks: &Tasks, batch: Vec<Action>, now_ms: u64) -> Vec<Action> {
+        let mut wanted: BTreeMap<TaskId, bool> = BTreeMap::new();
+        if self.retry_at_ms.is_some_and(|at| at <= now_ms) {
+            self.retry_at_ms = None;
+            wanted.extend(self.withheld.keys().map(|task| (task.clone(), true)));
+        }
+        for action in &batch {
+            if let Action::Save { task, sync } = action {
+                *wanted.entry(task.clone()).or_default() |= sync;
+            }
+        }
+        let checkpoint = |(task, sync): (&TaskId, &bool)| Some((tasks.checkpoint(task)?, *sync));
+        let writes: Vec<_> = wanted.iter().filter_map(checkpoint).collect();
+        let failed = if writes.is_empty() {
+            Vec::new()
+        } else {
+            self.checkpoints.write(&writes)
+        };
+        let mut ready = Vec::new();
+        for task in wanted
+            .keys()
+            .filter(|task| failed.iter().all(|(f, _)| f != *task))
+        {
+            ready.extend(self.withheld.remove(task).unwrap_or_default());
+        }
+        for (task, error) in failed {
+            tracing::error!(%task, "writing its checkpoint: {error}; it waits");
+            self.withheld.entry(task).or_default();
+            self.retry_at_ms = Some(now_ms.saturating_add(RETRY_MS));
+        }
+        for action in batch {
+            let held = task_of(&action).and_then(|task| self.withheld.get_mut(&task));
+            match (held, action) {
+                (_, Action::Save { .. }) => {}
+                (Some(held), action) => held.push(action),
+                (None, action) => ready.push(action),
+            }
+        }
+        ready
+    }
+}
+
+/// The task that must be on disk before the action.
+fn task_of(action: &Action) -> Option<TaskId> {
+    match action {
+        Action::Save { task, .. }
+        | Action::Discard { task }
+        | Action::Pull { task }
+        | Action::CancelPull { task }
+        | Action::Attach { task }
+        | Action::Start { task }
+        | Action::Release { task, .. } => Some(task.clone()),
+        Action::Send(update) => TaskId::parse(update.task_id.clone()).ok(),
+        Action::Signal { .. } | Action::Destroy { .. } | Action::Forget { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gantry_agent_core::{Event, Now};
+    use gantry_wire::agent::Launch;
+    use gantry_wire::ids::ContainerId;
+    use gantry_wire::time::Millis;
+
+    #[test]
+    fn what_cannot_be_saved_waits_and_nothing_else_does() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("tasks");
+        std::fs::create_dir(&dir).unwrap();
+        let (checkpoints, _) = Checkpoints::open(dir.clone(), root.path()).unwrap();
+        let mut saves = Saves::new(checkpoints);
+        let mut tasks = Tasks::default();
+        let now = Now {
+            wall: Millis(0),
+            uptime_ms: 0,
+            seed: 1,
+        };
+        let mut launch = |name: &str| {
+            let mut actions = Vec::new();
+            let event = Event::Launch {
+                task: TaskId::parse(name).unwrap(),
+                launch: Box::new(Launch {
+                    task_id: name.into(),
+                    ..Launch::default()
+                }),
+                container: ContainerId::parse(format!("c-{name}")).unwrap(),
+                sandbox: String::new(),
+            };
+            tasks.step(now, event, &mut actions);
+            actions
+        };
+        let (mut a, b) = (launch("a"), launch("b"));
+        // A directory of that name cannot be replaced by a file.
+        std::fs::create_dir_all(dir.join("a.json/x")).unwrap();
+        a.extend(b);
+        let attach = |name: &str| Action::Attach {
+            task: TaskId::parse(name).unwrap(),
+        };
+        assert_eq!(saves.settle(&tasks, a, 0), [attach("b")]);
+        assert_eq!(saves.deadline_ms(), Some(RETRY_MS));
+        assert!(saves.settle(&tasks, Vec::new(), RETRY_MS).is_empty());
+        std::fs::remove_dir_all(dir.join("a.json")).unwrap();
+        assert_eq!(
+            saves.settle(&tasks, Vec::new(), 2 * RETRY_MS),
+            [attach("a")]
+        );
+        assert_eq!(saves.deadline_ms(), None);
+    }
+}

@@ -1,0 +1,344 @@
+//! Start of an agent, in the order that recovery needs: lock, identity, checkpoints, keeper,
+//! network (told which containers live), then the loop, and only then the coordinator and HTTP.
+//!
+//! What the node lacks is found here once, told to the coordinator, and does not stop the start;
+//! what would make the agent lie or lose tasks does.
+
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use gantry_agent_core::{Checkpoint, Stage, Tasks};
+use gantry_image::Store;
+use gantry_net::{Known, Network, NetworkConfig, PortMap, Severity};
+use gantry_wire::agent::NetworkMode;
+use gantry_wire::time::Millis;
+use rustix::fs::FlockOperation;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::checkpoints::{Checkpoints, Found};
+use crate::config::Config;
+use crate::container::NodeFacts;
+use crate::daemon::{Daemon, Parts};
+use crate::facts::Facts;
+use crate::identity::{Identity, IdentityError};
+use crate::inbox::EVENTS_MAX;
+use crate::keeper::{KeeperError, KeeperLink};
+use crate::layout::Layout;
+use crate::provision::{Provision, port_maps};
+use crate::running::Running;
+use crate::sandboxes::Sandboxes;
+use crate::saves::Saves;
+use crate::{durable, http, resources, session};
+
+/// Longest `/etc/resolv.conf` that is given to containers.
+const RESOLV_CONF_MAX_BYTES: u64 = 64 * 1024;
+
+/// Why the agent cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory cannot be made or read.
+    #[error("the data directory {path:?}")]
+    DataDir {
+        /// It.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Another agent runs on it.
+    #[error("another agent is running on {path:?}")]
+    Busy {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// Who this agent is cannot be read.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The images cannot be opened.
+    #[error("opening the images: {0}")]
+    Images(String),
+    /// There is no keeper.
+    #[error(transparent)]
+    Keeper(#[from] KeeperError),
+    /// What the node offers cannot be found out.
+    #[error("finding out what this node offers")]
+    Resources(#[source] io::Error),
+    /// The listener is not for the outside.
+    #[error("{0} is not a loopback address: the agent listens only there")]
+    NotLoopback(SocketAddr),
+    /// The HTTP address cannot be had.
+    #[error("listening on {address}")]
+    Listen {
+        /// It.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// No thread for the loop.
+    #[error("starting the agent's thread")]
+    Thread(#[source] io::Error),
+    /// A blocking step of the start panicked.
+    #[error("a step of the start did not end well")]
+    Step,
+}
+
+/// What is read from the disk, all of it blocking.
+struct OnDisk {
+    lock: File,
+    layout: Layout,
+    identity: Identity,
+    checkpoints: Checkpoints,
+    found: Found,
+    sandboxes: Sandboxes,
+    over: Vec<gantry_wire::ids::TaskId>,
+    store: Store,
+}
+
+/// Starts an agent. `connect` opens a connection to the coordinator and is called again after
+/// every loss. Needs a multi-threaded tokio runtime.
+///
+/// # Errors
+/// See [`StartError`]; nothing is left running then but the keeper.
+pub async fn start<C, F, S>(config: Config, connect: C) -> Result<Running, StartError>
+where
+    C: Fn() -> F + Send + 'static,
+    F: Future<Output = io::Result<S>> + Send + 'static,
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    if !config.http.ip().is_loopback() {
+        return Err(StartError::NotLoopback(config.http));
+    }
+    let data_dir = config.data_dir.clone();
+    let opened = tokio::task::spawn_blocking(move || open(&data_dir)).await;
+    let disk = opened.map_err(|_| StartError::Step)??;
+    let mut lacks = gantry_isolation::reap::preflight();
+    let network = open_network(&disk.layout, &disk.found.checkpoints, &mut lacks).await;
+
+    let resources = resources::detect(&config.resources, disk.layout.root());
+    let resources = resources.map_err(StartError::Resources)?;
+    let address = config.http;
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.map_err(|source| StartError::Listen { address, source })?;
+    let address = listener.local_addr();
+    let address = address.map_err(|source| StartError::Listen {
+        address: config.http,
+        source,
+    })?;
+
+    let gateway = network.as_ref().ok().map(Network::gateway);
+    let hostname = config.hostname.clone();
+    let hostname = hostname.or_else(|| gateway.map(|ip| ip.to_string()));
+    let hostname = hostname.unwrap_or_else(|| config.http.ip().to_string());
+    let node = node_facts(
+        &config,
+        &disk.layout,
+        gateway.or_else(|| hostname.parse().ok()),
+    );
+    let attributes = config.attributes.clone();
+    let facts = Facts::new(hostname, address, resources, attributes, lacks, wall());
+    run(
+        config,
+        disk,
+        network,
+        Arc::new(facts),
+        node,
+        listener,
+        connect,
+    )
+}
+
+/// From everything at hand to a running loop with its session and HTTP side.
+fn run<C, F, S>(
+    config: Config,
+    disk: OnDisk,
+    network: Result<Network, String>,
+    facts: Arc<Facts>,
+    node: NodeFacts,
+    listener: TcpListener,
+    connect: C,
+) -> Result<Running, StartError>
+where
+    C: Fn() -> F + Send + 'static,
+    F: Future<Output = io::Result<S>> + Send + 'static,
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let runtime = Handle::current();
+    let cancel = CancellationToken::new();
+    let (events, inbox) = mpsc::channel(EVENTS_MAX);
+    let mut keeper = KeeperLink::new(disk.layout.clone(), config.keeper_exe, &config.keeper_args);
+    let keeper_id = tokio::task::block_in_place(|| keeper.connect(&events))?;
+    let provision = Provision::new(
+        disk.store.clone(),
+        network.clone(),
+        config.insecure_registries,
+        runtime.clone(),
+        events.clone(),
+    );
+    let server = http::Server {
+        events: events.clone(),
+        facts: facts.clone(),
+        slaves: disk.layout.slaves(),
+        node: node.clone(),
+        store: disk.store,
+        allowed_hosts: config.allowed_hosts,
+    };
+    let daemon = Daemon::new(Parts {
+        tasks: Tasks::restore(disk.found.checkpoints, disk.over),
+        saves: Saves::new(disk.checkpoints),
+        keeper,
+        keeper_id,
+        provision,
+        identity: disk.identity,
+        sandboxes: disk.sandboxes,
+        layout: disk.layout,
+        facts: facts.clone(),
+        node,
+    });
+    let (failed, failure) = oneshot::channel();
+    let looping = {
+        let (cancel, runtime) = (cancel.clone(), runtime.clone());
+        let body = move || {
+            let body = AssertUnwindSafe(|| daemon.run(inbox, &cancel, &runtime));
+            if std::panic::catch_unwind(body).is_err() {
+                // Nobody may be listening any more.
+                let _ = failed.send("the agent's loop panicked (a bug)".to_owned());
+            }
+        };
+        std::thread::Builder::new()
+            .name("agent".to_owned())
+            .spawn(body)
+    };
+    let looping = looping.map_err(StartError::Thread)?;
+    let parts = vec![
+        runtime.spawn(session::run(connect, events.clone(), cancel.clone())),
+        runtime.spawn(http::serve(listener, server, cancel.clone())),
+    ];
+    let (looping, network) = (Some(looping), network.ok());
+    Ok(Running {
+        facts,
+        network,
+        events,
+        cancel,
+        parts,
+        looping,
+        failure,
+        _lock: disk.lock,
+    })
+}
+
+fn open(data_dir: &Path) -> Result<OnDisk, StartError> {
+    let at = |source| StartError::DataDir {
+        path: data_dir.to_owned(),
+        source,
+    };
+    let layout = Layout::create(data_dir).map_err(at)?;
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(layout.lock());
+    let lock = lock.map_err(at)?;
+    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+        StartError::Busy {
+            path: data_dir.to_owned(),
+        }
+    })?;
+    let identity = Identity::open(layout.identity())?;
+    let (checkpoints, found) = Checkpoints::open(layout.tasks(), &layout.corrupt()).map_err(at)?;
+    for file in &found.set_aside {
+        tracing::error!("a checkpoint cannot be read, its task is not known any more: {file}");
+    }
+    let live = found
+        .checkpoints
+        .iter()
+        .map(|saved| PathBuf::from(&saved.sandbox));
+    let live: BTreeSet<PathBuf> = live.collect();
+    let (sandboxes, over) = Sandboxes::scan(&layout.slaves(), &live).map_err(at)?;
+    let store = Store::open(&layout.images()).map_err(|e| StartError::Images(crate::chain(&e)))?;
+    Ok(OnDisk {
+        lock,
+        layout,
+        identity,
+        checkpoints,
+        found,
+        sandboxes,
+        over,
+        store,
+    })
+}
+
+/// The bridge network, told which containers may still be on it; or why there is none.
+async fn open_network(
+    layout: &Layout,
+    checkpoints: &[Checkpoint],
+    lacks: &mut Vec<String>,
+) -> Result<Network, String> {
+    let findings = gantry_net::preflight().await;
+    lacks.extend(findings.iter().map(ToString::to_string));
+    if let Some(missing) = findings.iter().find(|f| f.severity == Severity::Missing) {
+        return Err(missing.to_string());
+    }
+    let opened = async {
+        let network = Network::open(NetworkConfig::for_tag(&layout.tag())).await?;
+        let known: Vec<Known> = checkpoints.iter().filter_map(known).collect();
+        let adoption = network.adopt(&known).await?;
+        for warning in adoption.warnings {
+            tracing::warn!("taking up the network again: {warning}");
+        }
+        Ok::<_, gantry_net::NetError>(network)
+    };
+    opened.await.map_err(|error| {
+        let why = crate::chain(&error);
+        lacks.push(format!("no bridge network: {why}"));
+        why
+    })
+}
+
+/// A container that the keeper may have been given with an address.
+fn known(saved: &Checkpoint) -> Option<Known> {
+    let bridged = saved.launch.network == NetworkMode::Bridge as i32;
+    let given = matches!(saved.stage, Stage::Starting | Stage::Running);
+    let ip: IpAddr = saved.ip.parse().ok().filter(|_| bridged && given)?;
+    let ports: Vec<PortMap> = port_maps(&saved.launch.ports).ok()?;
+    Some(Known {
+        container_id: saved.container.to_string(),
+        ip,
+        ports,
+    })
+}
+
+fn node_facts(config: &Config, layout: &Layout, host_ip: Option<IpAddr>) -> NodeFacts {
+    let mut hide = vec![layout.root().to_owned()];
+    hide.extend(config.hide.iter().filter_map(|dir| dir.canonicalize().ok()));
+    let resolv_conf = durable::read_bounded(Path::new("/etc/resolv.conf"), RESOLV_CONF_MAX_BYTES);
+    NodeFacts {
+        containers: layout.containers(),
+        hide,
+        host_ip,
+        node_name: rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned(),
+        resolv_conf: resolv_conf
+            .ok()
+            .and_then(|text| String::from_utf8(text).ok()),
+    }
+}
+
+fn wall() -> Millis {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Millis(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+}

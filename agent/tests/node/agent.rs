@@ -1,0 +1,239 @@
+//! The agent as a process: its `main`, and the handle by which tests start, kill and stop it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use gantry_agent::Config;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::net::UnixStream;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::coordinator::{Coordinator, PATIENCE};
+
+/// `agent DATA_DIR SOCKET`: until SIGTERM (stop all tasks) or SIGINT (leave them).
+pub fn main(args: &[String]) -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (dir, socket) = (PathBuf::from(&args[0]), PathBuf::from(&args[1]));
+    runtime.block_on(async {
+        let mut config = Config::new(dir, std::env::current_exe().unwrap());
+        config.http.set_port(0);
+        let connect = move || UnixStream::connect(socket.clone());
+        let running = match gantry_agent::start(config, connect).await {
+            Ok(running) => running,
+            Err(error) => {
+                eprintln!("start: {error}");
+                return ExitCode::FAILURE;
+            }
+        };
+        let mut terminate = signal(SignalKind::terminate()).unwrap();
+        let mut interrupt = signal(SignalKind::interrupt()).unwrap();
+        tokio::select! {
+            _ = terminate.recv() => {
+                let failures = running.stop_tasks().await;
+                eprintln!("stopped: {failures:?}");
+                if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            }
+            _ = interrupt.recv() => {
+                running.keep_tasks().await;
+                ExitCode::SUCCESS
+            }
+        }
+    })
+}
+
+/// A node: a data directory, a coordinator beside it, and perhaps a running agent.
+pub struct Node {
+    dir: tempfile::TempDir,
+    pub coordinator: Coordinator,
+    agent: Option<Child>,
+    registers: usize,
+}
+
+impl Node {
+    /// A fresh one with its agent registered.
+    pub async fn start() -> Self {
+        let dir = tempfile::Builder::new().prefix("ga-").tempdir().unwrap();
+        let coordinator = Coordinator::listen(dir.path());
+        let mut node = Self {
+            dir,
+            coordinator,
+            agent: None,
+            registers: 0,
+        };
+        node.start_agent().await;
+        node
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.dir.path().join("agent")
+    }
+
+    pub fn spawn(&mut self) {
+        let log = std::fs::File::options();
+        let log = { log }.create(true).append(true).open(self.log()).unwrap();
+        let child = Command::new(std::env::current_exe().unwrap())
+            .arg("agent")
+            .arg(self.data())
+            .arg(&self.coordinator.socket)
+            .env("RUST_LOG", "debug")
+            .stdin(Stdio::null())
+            .stderr(log)
+            .spawn();
+        self.agent = Some(child.unwrap());
+    }
+
+    pub async fn start_agent(&mut self) {
+        self.spawn();
+        self.registered().await;
+    }
+
+    /// Waits for one more registration than before.
+    pub async fn registered(&mut self) {
+        let before = self.registers;
+        self.registers = self
+            .coordinator
+            .until("a registration", |heard| {
+                Some(heard.registers.len()).filter(|&count| count > before)
+            })
+            .await;
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.agent.as_ref().unwrap().id()
+    }
+
+    pub fn log(&self) -> PathBuf {
+        self.dir.path().join("agent.log")
+    }
+
+    pub fn kill_9(&mut self) {
+        let mut agent = self.agent.take().unwrap();
+        agent.kill().unwrap();
+        agent.wait().unwrap();
+        // A registration that was still on its way counts as old.
+        self.registers = self.coordinator.heard.lock().unwrap().registers.len();
+    }
+
+    /// Ends the agent by a signal; whether it said that all was well.
+    pub fn end(&mut self, signal: Signal) -> bool {
+        let mut agent = self.agent.take().unwrap();
+        kill_process(Pid::from_child(&agent), signal).unwrap();
+        let deadline = Instant::now() + 2 * PATIENCE;
+        loop {
+            if let Some(status) = agent.try_wait().unwrap() {
+                return status.success();
+            }
+            assert!(Instant::now() < deadline, "the agent does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub fn wait_exit(&mut self) -> bool {
+        self.agent.take().unwrap().wait().unwrap().success()
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        let heard = self.coordinator.heard.lock().unwrap();
+        format!(
+            "http://{}{path}",
+            heard.registers.last().unwrap().http_address
+        )
+    }
+
+    /// Text of a file of a sandbox.
+    pub async fn read(&self, path: &str) -> String {
+        let url = self.url(&format!("/files/read?path={path}&offset=0"));
+        let answer = reqwest::get(url).await.unwrap();
+        let text = answer.text().await.unwrap();
+        let piece: serde_json::Value =
+            serde_json::from_str(&text).unwrap_or_else(|_| panic!("{path}: {text}"));
+        piece["data"].as_str().unwrap().to_owned()
+    }
+
+    /// The keeper of this node.
+    pub fn keeper(&self) -> Option<Pid> {
+        let data = self.data();
+        let is_keeper = |pid: &u32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let parts: Vec<&[u8]> = line.split(|&b| b == 0).collect();
+            parts.contains(&b"keeper".as_slice())
+                && parts.contains(&data.as_os_str().as_encoded_bytes())
+        };
+        let pid = processes().into_iter().find(is_keeper)?;
+        Pid::from_raw(pid.cast_signed())
+    }
+
+    /// Cgroups that carry this node's tag, in whatever hierarchy.
+    pub fn cgroups(&self) -> Vec<PathBuf> {
+        let tag = tag(&self.data());
+        let mut found = Vec::new();
+        for level in [Path::new("/sys/fs/cgroup").to_owned()] {
+            for hierarchy in std::fs::read_dir(level).into_iter().flatten().flatten() {
+                found.push(hierarchy.path().join(format!("gantry-{tag}")));
+            }
+        }
+        found.push(PathBuf::from(format!("/sys/fs/cgroup/gantry-{tag}")));
+        found.retain(|path| path.exists());
+        found
+    }
+
+    pub fn tag(&self) -> String {
+        tag(&self.data())
+    }
+
+    pub fn mounts(&self) -> Vec<String> {
+        let dir = self.dir.path().to_string_lossy().into_owned();
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        mounts
+            .lines()
+            .filter(|line| line.contains(&dir))
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+            eprintln!("--- the agent's log\n{log}---");
+        }
+        // Leave nothing, whatever the test did.
+        if self.agent.is_some() {
+            self.end(Signal::TERM);
+        } else if let Some(keeper) = self.keeper() {
+            kill_process(keeper, Signal::KILL).unwrap();
+        }
+        let parent = format!("gantry-{}", tag(&self.data()));
+        gantry_isolation::reap::leftovers(&self.data().join("containers"), &parent, &[]);
+    }
+}
+
+pub fn processes() -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+/// As `agent/src/layout.rs`: FNV-1a of the data directory's path.
+fn tag(data: &Path) -> String {
+    let data = data.canonicalize().unwrap();
+    let fold = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    let hash = data
+        .as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, fold);
+    format!("{hash:016x}")[..8].to_owned()
+}
+
+/// Runs an async test.
+pub fn run(test: impl Future<Output = ()>) {
+    tokio::runtime::Runtime::new().unwrap().block_on(test);
+}

@@ -1,0 +1,118 @@
+//! The agent on the real kernel, as a process of its own that is killed and started again, with
+//! the real keeper, against a coordinator of a few lines. Needs root, and says so.
+//!
+//! This binary has three roles: the keeper, the agent, and the runner of the tests below, which
+//! understands what `cargo test` and `cargo nextest` say to a test binary.
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod agent;
+mod bridge;
+mod coordinator;
+mod exec;
+mod life;
+mod survival;
+
+use std::panic::AssertUnwindSafe;
+use std::process::ExitCode;
+
+type Test = (&'static str, fn());
+
+const TESTS: &[Test] = &[
+    (
+        "life::a_native_task_runs_to_its_end",
+        life::a_native_task_runs_to_its_end,
+    ),
+    ("life::endings_say_why", life::endings_say_why),
+    ("life::kills", life::kills),
+    ("life::limits_are_enforced", life::limits_are_enforced),
+    (
+        "life::stopping_leaves_nothing",
+        life::stopping_leaves_nothing,
+    ),
+    (
+        "survival::tasks_outlive_the_agent",
+        survival::tasks_outlive_the_agent,
+    ),
+    ("survival::damaged_files", survival::damaged_files),
+    ("survival::the_keeper_dies", survival::the_keeper_dies),
+    (
+        "survival::kill_9_at_random_moments",
+        survival::kill_9_at_random_moments,
+    ),
+    (
+        "exec::output_status_and_refusals",
+        exec::output_status_and_refusals,
+    ),
+    (
+        "exec::a_flood_does_not_grow_memory",
+        exec::a_flood_does_not_grow_memory,
+    ),
+    (
+        "bridge::own_address_and_ports",
+        bridge::own_address_and_ports,
+    ),
+];
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.first().map(String::as_str) {
+        Some("keeper") => {
+            return gantry_isolation::keeper::main(args.into_iter().skip(1).map(Into::into));
+        }
+        Some("agent") => return agent::main(&args[1..]),
+        _ => {}
+    }
+    let flags = [
+        "--exact",
+        "--list",
+        "--ignored",
+        "--nocapture",
+        "--format",
+        "terse",
+    ];
+    let filters: Vec<&String> = args
+        .iter()
+        .filter(|arg| !flags.contains(&arg.as_str()) && !arg.starts_with('-'))
+        .collect();
+    let has = |flag: &str| args.iter().any(|arg| arg == flag);
+    let chosen = |name: &str| {
+        let hit = |f: &&String| {
+            if has("--exact") {
+                name == f.as_str()
+            } else {
+                name.contains(f.as_str())
+            }
+        };
+        !has("--ignored") && (filters.is_empty() || filters.iter().any(hit))
+    };
+    let tests: Vec<&Test> = TESTS.iter().filter(|(name, _)| chosen(name)).collect();
+    if has("--list") {
+        for (name, _) in tests {
+            println!("{name}: test");
+        }
+        return ExitCode::SUCCESS;
+    }
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "these tests need root: they make containers"
+    );
+    let mut failed = Vec::new();
+    for (name, test) in tests {
+        println!("test {name} ...");
+        let started = std::time::Instant::now();
+        let passed = std::panic::catch_unwind(AssertUnwindSafe(test)).is_ok();
+        println!(
+            "test {name} {} {:?}",
+            if passed { "ok" } else { "FAILED" },
+            started.elapsed()
+        );
+        if !passed {
+            failed.push(name);
+        }
+    }
+    if failed.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    println!("failed: {failed:?}");
+    ExitCode::FAILURE
+}
