@@ -25,16 +25,41 @@ pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// A directory that is gone when dropped, even if a store's background sync still writes into it.
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap().keep())
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while std::fs::remove_dir_all(&self.0).is_err()
+            && self.0.exists()
+            && Instant::now() < deadline
+        {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
 /// Debian's registry on a loopback port of its own; dropping it stops it.
 pub(crate) struct Registry {
     pub(crate) host: String,
-    dir: tempfile::TempDir,
+    dir: Scratch,
     child: Option<Child>,
 }
 
 impl Registry {
     pub(crate) fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Scratch::new();
         let host = {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             listener.local_addr().unwrap().to_string()

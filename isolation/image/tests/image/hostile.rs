@@ -9,7 +9,7 @@ use gantry_image::{
     Digest, Limits, PullError, PullOptions, Reference, Store, StoreConfig, Timeouts,
 };
 
-use crate::fixture::until;
+use crate::fixture::{Scratch, until};
 use crate::server::{FakeImage, INDEX, MANIFEST, Request, Server, gzip, reply, tar_of};
 
 const LAYER: &[u8] = b"what is in the layer";
@@ -27,8 +27,8 @@ fn config() -> StoreConfig {
     }
 }
 
-fn store() -> (tempfile::TempDir, Store) {
-    let dir = tempfile::tempdir().unwrap();
+fn store() -> (Scratch, Store) {
+    let dir = Scratch::new();
     let store = Store::open_with(dir.path(), config()).unwrap();
     (dir, store)
 }
@@ -258,7 +258,7 @@ async fn bombs() {
     // 64 MiB of zeros are 64 KiB of gzip.
     let image = FakeImage::new(&[tar_of(&[("zeros", &vec![0; 64 << 20])])]);
     let server = Server::start(move |request, stream| image.answer(request, stream));
-    let dir = tempfile::tempdir().unwrap();
+    let dir = Scratch::new();
     let limits = Limits {
         ratio_floor_bytes: 1 << 20,
         ..Limits::default()

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use gantry_image::{Digest, OpenError, PullOptions, Reference, Store};
 
-use crate::fixture::{list_stacked, until};
+use crate::fixture::{Scratch, list_stacked, until};
 use crate::hostile::assert_clean;
 use crate::server::{FakeImage, Server, tar_of};
 
@@ -28,7 +28,7 @@ fn marks(store: &Path) -> Vec<String> {
 async fn concurrent_pulls_share_one_download() {
     let image = image();
     let server = Server::start(move |request, stream| image.answer(request, stream));
-    let dir = tempfile::tempdir().unwrap();
+    let dir = Scratch::new();
     let store = Store::open(dir.path()).unwrap();
     let mut pulls = tokio::task::JoinSet::new();
     for number in 0..32 {
@@ -72,7 +72,7 @@ async fn a_dropped_pull_leaves_nothing_and_the_next_one_works() {
             served.answer(request, stream);
         }
     });
-    let dir = tempfile::tempdir().unwrap();
+    let dir = Scratch::new();
     let store = Store::open(dir.path()).unwrap();
     let reference = Reference::parse(&format!("{}/a/b:1", server.host)).unwrap();
     let pull = {
@@ -103,7 +103,7 @@ async fn what_a_crash_leaves_is_removed() {
         .iter()
         .map(|tar| format!("sha256-{}", Digest::of(tar).hex()))
         .collect();
-    let dir = tempfile::tempdir().unwrap();
+    let dir = Scratch::new();
     for sub in ["tmp/1-x/deep/er", "layers/junk", "complete"] {
         fs::create_dir_all(dir.path().join(sub)).unwrap();
     }
@@ -157,7 +157,7 @@ async fn stacks_that_overlayfs_would_refuse() {
     ] {
         let image = FakeImage::new(&tars);
         let server = Server::start(move |request, stream| image.answer(request, stream));
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Scratch::new();
         let store = Store::open(dir.path()).unwrap();
         let reference = Reference::parse(&format!("{}/a/b:1", server.host)).unwrap();
         let image = store
@@ -215,7 +215,7 @@ async fn unlisted_directories_look_as_in_the_layers_below() {
     ]);
     let image = FakeImage::new(&[bottom, middle, top]);
     let server = Server::start(move |request, stream| image.answer(request, stream));
-    let dir = tempfile::tempdir().unwrap();
+    let dir = Scratch::new();
     let store = Store::open(&dir.path().join("store")).unwrap();
     let reference = Reference::parse(&format!("{}/a/b:1", server.host)).unwrap();
     let image = store
