@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::coordinator::{Coordinator, PATIENCE};
 
 /// `agent DATA_DIR SOCKET`: until SIGTERM (stop all tasks) or SIGINT (leave them).
-pub fn main(args: &[String]) -> ExitCode {
+pub(crate) fn main(args: &[String]) -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(false)
@@ -47,16 +47,16 @@ pub fn main(args: &[String]) -> ExitCode {
 }
 
 /// A node: a data directory, a coordinator beside it, and perhaps a running agent.
-pub struct Node {
+pub(crate) struct Node {
     dir: tempfile::TempDir,
-    pub coordinator: Coordinator,
+    pub(crate) coordinator: Coordinator,
     agent: Option<Child>,
     registers: usize,
 }
 
 impl Node {
     /// A fresh one with its agent registered.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let dir = tempfile::Builder::new().prefix("ga-").tempdir().unwrap();
         let coordinator = Coordinator::listen(dir.path());
         let mut node = Self {
@@ -69,11 +69,11 @@ impl Node {
         node
     }
 
-    pub fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.dir.path().join("agent")
     }
 
-    pub fn spawn(&mut self) {
+    pub(crate) fn spawn(&mut self) {
         let log = std::fs::File::options();
         let log = { log }.create(true).append(true).open(self.log()).unwrap();
         let child = Command::new(std::env::current_exe().unwrap())
@@ -87,13 +87,13 @@ impl Node {
         self.agent = Some(child.unwrap());
     }
 
-    pub async fn start_agent(&mut self) {
+    pub(crate) async fn start_agent(&mut self) {
         self.spawn();
         self.registered().await;
     }
 
     /// Waits for one more registration than before.
-    pub async fn registered(&mut self) {
+    pub(crate) async fn registered(&mut self) {
         let before = self.registers;
         self.registers = self
             .coordinator
@@ -103,15 +103,15 @@ impl Node {
             .await;
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.agent.as_ref().unwrap().id()
     }
 
-    pub fn log(&self) -> PathBuf {
+    pub(crate) fn log(&self) -> PathBuf {
         self.dir.path().join("agent.log")
     }
 
-    pub fn kill_9(&mut self) {
+    pub(crate) fn kill_9(&mut self) {
         let mut agent = self.agent.take().unwrap();
         agent.kill().unwrap();
         agent.wait().unwrap();
@@ -120,7 +120,7 @@ impl Node {
     }
 
     /// Ends the agent by a signal; whether it said that all was well.
-    pub fn end(&mut self, signal: Signal) -> bool {
+    pub(crate) fn end(&mut self, signal: Signal) -> bool {
         let mut agent = self.agent.take().unwrap();
         kill_process(Pid::from_child(&agent), signal).unwrap();
         let deadline = Instant::now() + 2 * PATIENCE;
@@ -133,11 +133,11 @@ impl Node {
         }
     }
 
-    pub fn wait_exit(&mut self) -> bool {
+    pub(crate) fn wait_exit(&mut self) -> bool {
         self.agent.take().unwrap().wait().unwrap().success()
     }
 
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         let heard = self.coordinator.heard.lock().unwrap();
         format!(
             "http://{}{path}",
@@ -146,7 +146,7 @@ impl Node {
     }
 
     /// Text of a file of a sandbox.
-    pub async fn read(&self, path: &str) -> String {
+    pub(crate) async fn read(&self, path: &str) -> String {
         let url = self.url(&format!("/files/read?path={path}&offset=0"));
         let answer = reqwest::get(url).await.unwrap();
         let text = answer.text().await.unwrap();
@@ -156,7 +156,7 @@ impl Node {
     }
 
     /// The keeper of this node.
-    pub fn keeper(&self) -> Option<Pid> {
+    pub(crate) fn keeper(&self) -> Option<Pid> {
         let data = self.data();
         let is_keeper = |pid: &u32| {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -169,7 +169,7 @@ impl Node {
     }
 
     /// Cgroups that carry this node's tag, in whatever hierarchy.
-    pub fn cgroups(&self) -> Vec<PathBuf> {
+    pub(crate) fn cgroups(&self) -> Vec<PathBuf> {
         let tag = tag(&self.data());
         let mut found = Vec::new();
         for level in [Path::new("/sys/fs/cgroup").to_owned()] {
@@ -182,11 +182,11 @@ impl Node {
         found
     }
 
-    pub fn tag(&self) -> String {
+    pub(crate) fn tag(&self) -> String {
         tag(&self.data())
     }
 
-    pub fn mounts(&self) -> Vec<String> {
+    pub(crate) fn mounts(&self) -> Vec<String> {
         let dir = self.dir.path().to_string_lossy().into_owned();
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         mounts
@@ -214,7 +214,7 @@ impl Drop for Node {
     }
 }
 
-pub fn processes() -> Vec<u32> {
+pub(crate) fn processes() -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     entries
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
@@ -234,6 +234,6 @@ fn tag(data: &Path) -> String {
 }
 
 /// Runs an async test.
-pub fn run(test: impl Future<Output = ()>) {
+pub(crate) fn run(test: impl Future<Output = ()>) {
     tokio::runtime::Runtime::new().unwrap().block_on(test);
 }

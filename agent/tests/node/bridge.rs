@@ -44,7 +44,7 @@ async fn says(node: &Node, host: &str, port: u16) -> String {
         .await
 }
 
-pub fn own_address_and_ports() {
+pub(crate) fn own_address_and_ports() {
     run(async {
         let mut node = Node::start().await;
         node.coordinator

@@ -18,24 +18,24 @@ use tokio::sync::mpsc;
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 
 /// Longest wait for anything.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Default)]
-pub struct Heard {
-    pub registers: Vec<Register>,
+pub(crate) struct Heard {
+    pub(crate) registers: Vec<Register>,
     /// By task, each uuid once, in order.
-    pub updates: BTreeMap<String, Vec<StatusUpdate>>,
+    pub(crate) updates: BTreeMap<String, Vec<StatusUpdate>>,
     outbound: Option<mpsc::UnboundedSender<to_agent::Kind>>,
 }
 
 #[derive(Clone)]
-pub struct Coordinator {
-    pub socket: PathBuf,
-    pub heard: Arc<Mutex<Heard>>,
+pub(crate) struct Coordinator {
+    pub(crate) socket: PathBuf,
+    pub(crate) heard: Arc<Mutex<Heard>>,
 }
 
 impl Coordinator {
-    pub fn listen(dir: &Path) -> Self {
+    pub(crate) fn listen(dir: &Path) -> Self {
         let socket = dir.join("agent.sock");
         let listener = UnixListener::bind(&socket).unwrap();
         let heard = Arc::new(Mutex::new(Heard::default()));
@@ -48,18 +48,18 @@ impl Coordinator {
         Self { socket, heard }
     }
 
-    pub fn say(&self, kind: to_agent::Kind) {
+    pub(crate) fn say(&self, kind: to_agent::Kind) {
         // Said to a connection that is gone: as lost as on a real one.
         if let Some(outbound) = &self.heard.lock().unwrap().outbound {
             let _ = outbound.send(kind);
         }
     }
 
-    pub fn launch(&self, launch: Launch) {
+    pub(crate) fn launch(&self, launch: Launch) {
         self.say(to_agent::Kind::Launch(launch));
     }
 
-    pub fn kill(&self, task: &str, grace_ms: u64) {
+    pub(crate) fn kill(&self, task: &str, grace_ms: u64) {
         self.say(to_agent::Kind::Kill(Kill {
             task_id: task.into(),
             grace_ms,
@@ -67,7 +67,11 @@ impl Coordinator {
     }
 
     /// Waits until `look` finds something.
-    pub async fn until<T>(&self, what: &str, mut look: impl FnMut(&Heard) -> Option<T>) -> T {
+    pub(crate) async fn until<T>(
+        &self,
+        what: &str,
+        mut look: impl FnMut(&Heard) -> Option<T>,
+    ) -> T {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(found) = look(&self.heard.lock().unwrap()) {
@@ -83,7 +87,7 @@ impl Coordinator {
         }
     }
 
-    pub async fn update(&self, task: &str, state: TaskState) -> StatusUpdate {
+    pub(crate) async fn update(&self, task: &str, state: TaskState) -> StatusUpdate {
         self.until(&format!("{task} {}", state.name()), |heard| {
             let updates = heard.updates.get(task)?;
             updates.iter().find(|u| u.state == state as i32).cloned()
@@ -91,7 +95,7 @@ impl Coordinator {
         .await
     }
 
-    pub async fn terminal(&self, task: &str) -> StatusUpdate {
+    pub(crate) async fn terminal(&self, task: &str) -> StatusUpdate {
         self.until(&format!("the end of {task}"), |heard| {
             let updates = heard.updates.get(task)?;
             updates.iter().find(|u| state(u).is_terminal()).cloned()
@@ -99,7 +103,7 @@ impl Coordinator {
         .await
     }
 
-    pub fn states(&self, task: &str) -> Vec<TaskState> {
+    pub(crate) fn states(&self, task: &str) -> Vec<TaskState> {
         let heard = self.heard.lock().unwrap();
         heard
             .updates
@@ -111,12 +115,12 @@ impl Coordinator {
     }
 }
 
-pub fn state(update: &StatusUpdate) -> TaskState {
+pub(crate) fn state(update: &StatusUpdate) -> TaskState {
     TaskState::try_from(update.state).unwrap()
 }
 
 /// A native task with small resources.
-pub fn shell(task: &str, command: &str) -> Launch {
+pub(crate) fn shell(task: &str, command: &str) -> Launch {
     Launch {
         task_id: task.into(),
         name: task.into(),

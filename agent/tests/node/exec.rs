@@ -18,7 +18,7 @@ async fn call(node: &Node, body: Value) -> reqwest::Response {
         .unwrap()
 }
 
-fn launch(container: &str, session: &str, command: Value) -> Value {
+fn launch(container: &str, session: &str, command: &Value) -> Value {
     json!({
         "type": "LAUNCH_NESTED_CONTAINER_SESSION",
         "launch_nested_container_session": {
@@ -80,7 +80,29 @@ async fn wait(node: &Node, container: &str, session: &str) -> Value {
     serde_json::from_str(&response.text().await.unwrap()).unwrap()
 }
 
-pub fn output_status_and_refusals() {
+async fn refusals(node: &Node, container: &str) {
+    let sleep = json!({"shell": true, "value": "true"});
+    let mut tty = launch(container, "s4", &sleep);
+    tty["launch_nested_container_session"]["container"] = json!({"type": "MESOS", "tty_info": {}});
+    let unknown_call = json!({"type": "PRUNE_IMAGES"});
+    let nothing = json!({"shell": false, "value": "/no/such"});
+    let missing = json!({"type": "WAIT_CONTAINER"});
+    for (body, status, words) in [
+        (tty, 400, "tty_info"),
+        (launch("nowhere", "s5", &sleep), 404, "not running"),
+        (launch(container, "s6", &nothing), 400, "/no/such"),
+        (unknown_call, 501, "PRUNE_IMAGES"),
+        (missing, 400, "wait_container"),
+        (json!([1]), 400, "parse"),
+    ] {
+        let response = call(node, body.clone()).await;
+        assert_eq!(response.status().as_u16(), status, "{body}");
+        let text = response.text().await.unwrap();
+        assert!(text.contains(words), "{body}: {text}");
+    }
+}
+
+pub(crate) fn output_status_and_refusals() {
     run(async {
         let node = Node::start().await;
         let mut task = shell("t", "echo $$ > /tmp/here; sleep 1000");
@@ -94,7 +116,7 @@ pub fn output_status_and_refusals() {
 
         let line = "echo $COLOUR; ls /tmp; pwd; echo oops >&2; exit 3";
         let command = json!({"shell": true, "value": line});
-        let response = call(&node, launch(&container, "s1", command)).await;
+        let response = call(&node, launch(&container, "s1", &command)).await;
         assert_eq!(response.status(), 200);
         let (out, err) = output(response).await;
         assert_eq!(
@@ -109,12 +131,12 @@ pub fn output_status_and_refusals() {
 
         let command =
             json!({"shell": false, "value": "printf", "arguments": ["x", "%s-%s", "a b", "c"]});
-        let (out, _) = output(call(&node, launch(&container, "s2", command)).await).await;
+        let (out, _) = output(call(&node, launch(&container, "s2", &command)).await).await;
         assert_eq!(String::from_utf8_lossy(&out), "a b-c");
 
         // Whoever goes away takes the process along.
         let command = json!({"shell": true, "value": "echo on; exec sleep 98765"});
-        let mut response = call(&node, launch(&container, "s3", command)).await;
+        let mut response = call(&node, launch(&container, "s3", &command)).await;
         response.chunk().await.unwrap();
         drop(response);
         let sleeper = || {
@@ -127,26 +149,7 @@ pub fn output_status_and_refusals() {
             .until("the sleeper's end", |_| sleeper().is_none().then_some(()))
             .await;
 
-        let sleep = json!({"shell": true, "value": "true"});
-        let mut tty = launch(&container, "s4", sleep.clone());
-        tty["launch_nested_container_session"]["container"] =
-            json!({"type": "MESOS", "tty_info": {}});
-        let unknown_call = json!({"type": "PRUNE_IMAGES"});
-        let nothing = json!({"shell": false, "value": "/no/such"});
-        let missing = json!({"type": "WAIT_CONTAINER"});
-        for (body, status, words) in [
-            (tty, 400, "tty_info"),
-            (launch("nowhere", "s5", sleep), 404, "not running"),
-            (launch(&container, "s6", nothing), 400, "/no/such"),
-            (unknown_call, 501, "PRUNE_IMAGES"),
-            (missing, 400, "wait_container"),
-            (json!([1]), 400, "parse"),
-        ] {
-            let response = call(&node, body.clone()).await;
-            assert_eq!(response.status().as_u16(), status, "{body}");
-            let text = response.text().await.unwrap();
-            assert!(text.contains(words), "{body}: {text}");
-        }
+        refusals(&node, &container).await;
         let client = reqwest::Client::new();
         let evil = client
             .get(node.url("/state"))
@@ -160,7 +163,7 @@ pub fn output_status_and_refusals() {
     });
 }
 
-pub fn a_flood_does_not_grow_memory() {
+pub(crate) fn a_flood_does_not_grow_memory() {
     run(async {
         const FLOOD: usize = 100 << 20;
         let node = Node::start().await;
@@ -182,7 +185,7 @@ pub fn a_flood_does_not_grow_memory() {
         };
         let before = peak_kib();
         let command = json!({"shell": true, "value": format!("head -c {FLOOD} /dev/zero")});
-        let mut response = call(&node, launch(&container, "s", command)).await;
+        let mut response = call(&node, launch(&container, "s", &command)).await;
         // A client that does not read for a while, then reads all.
         tokio::time::sleep(std::time::Duration::from_millis(500)).await;
         let (mut total, mut buffer) = (0, Vec::new());

@@ -7,7 +7,51 @@ use rustix::process::Signal;
 use crate::agent::{Node, run};
 use crate::coordinator::{shell, state};
 
-pub fn a_native_task_runs_to_its_end() {
+/// What the task of `a_native_task_runs_to_its_end` left, by every way to read it.
+async fn files_and_state(node: &Node, sandbox: &str) {
+    let stdout = node.read(&format!("{sandbox}/stdout")).await;
+    for line in [
+        "out",
+        "MESOS_TASK_ID=t1",
+        "MESOS_SANDBOX=/mnt/mesos/sandbox",
+        "FROM=scheduler",
+        "MESOS_FRAMEWORK_ID=fw",
+        "/mnt/mesos/sandbox",
+    ] {
+        assert!(stdout.lines().any(|l| l == line), "{line} in {stdout}");
+    }
+    let virtual_path = "/frameworks/fw/executors/t1/runs/latest";
+    assert_eq!(node.read(&format!("{virtual_path}/stderr")).await, "err\n");
+    assert_eq!(
+        node.read(&format!("{virtual_path}/own")).await,
+        "scheduler\n"
+    );
+    let url = node.url(&format!("/files/browse?path={virtual_path}"));
+    let listing = reqwest::get(url).await.unwrap().text().await.unwrap();
+    assert!(listing.contains(r#""path":"/frameworks/fw/executors/t1/runs/latest/own""#));
+    let url = node.url(&format!("/files/download?path={virtual_path}/own"));
+    assert_eq!(
+        reqwest::get(url).await.unwrap().text().await.unwrap(),
+        "scheduler\n"
+    );
+    let state = reqwest::get(node.url("/state"))
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap();
+    assert!(state.contains(r#""id":"S0""#), "{state}");
+    let metrics = reqwest::get(node.url("/metrics/snapshot")).await.unwrap();
+    assert!(
+        metrics
+            .text()
+            .await
+            .unwrap()
+            .contains(r#""slave/registered":1.0"#)
+    );
+}
+
+pub(crate) fn a_native_task_runs_to_its_end() {
     run(async {
         let mut node = Node::start().await;
         let mut launch = shell(
@@ -38,46 +82,7 @@ pub fn a_native_task_runs_to_its_end() {
         let running = node.coordinator.update("t1", TaskState::TaskRunning).await;
         assert!(running.pid > 0 && running.container_id == end.container_id);
 
-        let stdout = node.read(&format!("{}/stdout", end.sandbox)).await;
-        for line in [
-            "out",
-            "MESOS_TASK_ID=t1",
-            "MESOS_SANDBOX=/mnt/mesos/sandbox",
-            "FROM=scheduler",
-            "MESOS_FRAMEWORK_ID=fw",
-            "/mnt/mesos/sandbox",
-        ] {
-            assert!(stdout.lines().any(|l| l == line), "{line} in {stdout}");
-        }
-        let virtual_path = "/frameworks/fw/executors/t1/runs/latest";
-        assert_eq!(node.read(&format!("{virtual_path}/stderr")).await, "err\n");
-        assert_eq!(
-            node.read(&format!("{virtual_path}/own")).await,
-            "scheduler\n"
-        );
-        let url = node.url(&format!("/files/browse?path={virtual_path}"));
-        let listing = reqwest::get(url).await.unwrap().text().await.unwrap();
-        assert!(listing.contains(r#""path":"/frameworks/fw/executors/t1/runs/latest/own""#));
-        let url = node.url(&format!("/files/download?path={virtual_path}/own"));
-        assert_eq!(
-            reqwest::get(url).await.unwrap().text().await.unwrap(),
-            "scheduler\n"
-        );
-        let state = reqwest::get(node.url("/state"))
-            .await
-            .unwrap()
-            .text()
-            .await
-            .unwrap();
-        assert!(state.contains(r#""id":"S0""#), "{state}");
-        let metrics = reqwest::get(node.url("/metrics/snapshot")).await.unwrap();
-        assert!(
-            metrics
-                .text()
-                .await
-                .unwrap()
-                .contains(r#""slave/registered":1.0"#)
-        );
+        files_and_state(&node, &end.sandbox).await;
 
         // Over and acknowledged: the checkpoint goes, and a launch that comes again is old news.
         let checkpoint = node.data().join("tasks/t1.json");
@@ -96,107 +101,88 @@ pub fn a_native_task_runs_to_its_end() {
     });
 }
 
-pub fn endings_say_why() {
+type Ending = (Launch, Reason, &'static str);
+
+fn arg(task: &str, args: &[&str]) -> Launch {
+    let args = args.iter().map(|&arg| arg.to_owned()).collect();
+    Launch {
+        args,
+        shell: String::new(),
+        ..shell(task, "")
+    }
+}
+
+fn command_endings() -> Vec<Ending> {
+    let command = Reason::ReasonCommandExecutorFailed;
+    vec![
+        (
+            shell("exit3", "exit 3"),
+            command,
+            "Command exited with status 3",
+        ),
+        (shell("segv", "kill -SEGV $$"), command, "SIGSEGV"),
+        (
+            shell("shell127", "no-such-command"),
+            command,
+            "Command exited with status 127",
+        ),
+    ]
+}
+
+fn launch_failures(taken: u32) -> Vec<Ending> {
+    let port = PortMapping {
+        host_port: taken,
+        ..PortMapping::default()
+    };
+    let volume = |task: &str, host: &str| {
+        let (host_path, container_path) = (host.into(), "v".into());
+        let volumes = vec![HostVolume {
+            host_path,
+            container_path,
+            read_only: true,
+        }];
+        Launch {
+            volumes,
+            ..shell(task, "true")
+        }
+    };
+    let image = |task: &str, image: &str| Launch {
+        image: image.into(),
+        ..shell(task, "true")
+    };
+    let in_use = Launch {
+        ports: vec![port],
+        ..shell("port", "true")
+    };
+    let nobody = Launch {
+        user: "nobody-here".into(),
+        ..shell("user", "true")
+    };
+    [
+        (arg("missing", &["/no/such/command"]), "/no/such/command"),
+        (arg("nothing", &[]), "neither a command nor arguments"),
+        (in_use, "is already in use on this node"),
+        (volume("rel", "rel"), "not absolute"),
+        (volume("dir", "/no/dir"), "/no/dir"),
+        (nobody, "nobody-here"),
+        (image("name", "a b"), "a b"),
+        (image("registry", "localhost:1/none"), "localhost:1/none"),
+    ]
+    .map(|(launch, words)| (launch, Reason::ReasonContainerLaunchFailed, words))
+    .to_vec()
+}
+
+pub(crate) fn endings_say_why() {
     run(async {
         let node = Node::start().await;
-        let arg = |task: &str, args: &[&str]| Launch {
-            args: args.iter().map(|a| (*a).to_owned()).collect(),
-            shell: String::new(),
-            ..shell(task, "")
-        };
-        let taken = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
-        let taken = u32::from(taken.local_addr().unwrap().port());
-        let _held = std::net::TcpListener::bind(("0.0.0.0", u16::try_from(taken).unwrap()));
-        let port = PortMapping {
-            host_port: taken,
-            ..PortMapping::default()
-        };
-        let volume = |host: &str| {
-            let (host_path, container_path) = (host.into(), "v".into());
-            vec![HostVolume {
-                host_path,
-                container_path,
-                read_only: true,
-            }]
-        };
-        let launch_failed = Some(Reason::ReasonContainerLaunchFailed);
-        let command = Some(Reason::ReasonCommandExecutorFailed);
-        for (launch, reason, words) in [
-            (
-                shell("exit3", "exit 3"),
-                command,
-                "Command exited with status 3",
-            ),
-            (shell("segv", "kill -SEGV $$"), command, "SIGSEGV"),
-            (
-                shell("shell127", "no-such-command"),
-                command,
-                "Command exited with status 127",
-            ),
-            (
-                arg("missing", &["/no/such/command"]),
-                launch_failed,
-                "/no/such/command",
-            ),
-            (
-                arg("nothing", &[]),
-                launch_failed,
-                "neither a command nor arguments",
-            ),
-            (
-                Launch {
-                    ports: vec![port],
-                    ..shell("port", "true")
-                },
-                launch_failed,
-                "is already in use on this node",
-            ),
-            (
-                Launch {
-                    volumes: volume("rel"),
-                    ..shell("rel", "true")
-                },
-                launch_failed,
-                "not absolute",
-            ),
-            (
-                Launch {
-                    volumes: volume("/no/dir"),
-                    ..shell("dir", "true")
-                },
-                launch_failed,
-                "/no/dir",
-            ),
-            (
-                Launch {
-                    user: "nobody-here".into(),
-                    ..shell("user", "true")
-                },
-                launch_failed,
-                "nobody-here",
-            ),
-            (
-                Launch {
-                    image: "a b".into(),
-                    ..shell("image", "true")
-                },
-                launch_failed,
-                "",
-            ),
-            (
-                Launch {
-                    image: "localhost:1/none".into(),
-                    ..shell("registry", "true")
-                },
-                launch_failed,
-                "localhost:1/none",
-            ),
-        ] {
+        let held = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+        let taken = u32::from(held.local_addr().unwrap().port());
+        for (launch, reason, words) in command_endings().into_iter().chain(launch_failures(taken)) {
             let task = launch.task_id.clone();
             node.coordinator.launch(launch);
             let end = node.coordinator.terminal(&task).await;
             assert_eq!(state(&end), TaskState::TaskFailed, "{task}: {end:?}");
-            assert_eq!(end.reason, reason.map(|r| r as i32), "{task}: {end:?}");
+            assert_eq!(end.reason, Some(reason as i32), "{task}: {end:?}");
             assert!(end.message.contains(words), "{task}: {}", end.message);
         }
         node.coordinator.launch(Launch {
@@ -211,7 +197,7 @@ pub fn endings_say_why() {
     });
 }
 
-pub fn kills() {
+pub(crate) fn kills() {
     run(async {
         let node = Node::start().await;
         let c = &node.coordinator;
@@ -265,7 +251,7 @@ pub fn kills() {
     });
 }
 
-pub fn limits_are_enforced() {
+pub(crate) fn limits_are_enforced() {
     run(async {
         let node = Node::start().await;
         let c = &node.coordinator;
@@ -310,7 +296,7 @@ pub fn limits_are_enforced() {
     });
 }
 
-pub fn stopping_leaves_nothing() {
+pub(crate) fn stopping_leaves_nothing() {
     run(async {
         let mut node = Node::start().await;
         for n in 0..5 {

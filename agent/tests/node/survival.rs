@@ -13,7 +13,7 @@ fn lives(pid: u32) -> bool {
     test_kill_process(Pid::from_raw(pid.cast_signed()).unwrap()).is_ok()
 }
 
-pub fn tasks_outlive_the_agent() {
+pub(crate) fn tasks_outlive_the_agent() {
     run(async {
         let mut node = Node::start().await;
         let counting = "n=0; while :; do echo $n; n=$((n+1)); sleep 0.05; done";
@@ -76,7 +76,7 @@ pub fn tasks_outlive_the_agent() {
     });
 }
 
-pub fn damaged_files() {
+pub(crate) fn damaged_files() {
     run(async {
         let mut node = Node::start().await;
         node.coordinator.launch(shell("good", "sleep 1000"));
@@ -118,7 +118,7 @@ pub fn damaged_files() {
     });
 }
 
-pub fn the_keeper_dies() {
+pub(crate) fn the_keeper_dies() {
     run(async {
         let mut node = Node::start().await;
         for beside in [true, false] {
@@ -153,7 +153,7 @@ pub fn the_keeper_dies() {
 
 /// Each round launches tasks, kills the agent at some moment of their start, run or end, and
 /// starts it again. Every task must end as its command says, run exactly once, and leave nothing.
-pub fn kill_9_at_random_moments() {
+pub(crate) fn kill_9_at_random_moments() {
     run(async {
         let mut node = Node::start().await;
         for round in 0..ROUNDS {
