@@ -10,6 +10,10 @@ const OUTPUT_POLL_MS = 1000;
 const OUTPUT_CHUNK = 65536;
 const OUTPUT_KEPT_CHARS = 400000;
 const ROWS_MAX = 500;
+const DOING = {
+  StartApplication: "starting", ScaleApplication: "scaling",
+  RestartApplication: "replacing instances", StopApplication: "stopping",
+};
 
 const byId = (id) => document.getElementById(id);
 const opened = new Set();
@@ -36,9 +40,11 @@ function show(id, data, make) {
 
 async function getJson(path) {
   const response = await fetch(path, { headers: { accept: "application/json" } });
-  const body = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(body.message || `${path}: ${response.status}`);
-  return body;
+  const text = await response.text();
+  let body = null;
+  try { body = JSON.parse(text); } catch { /* An agent's own errors are plain text. */ }
+  if (response.ok && body !== null) return body;
+  throw new Error((body && body.message) || text.slice(0, 200) || `${path}: ${response.status}`);
 }
 
 const round = (value) => String(Math.round(value * 100) / 100);
@@ -72,12 +78,19 @@ function table(heads, rows) {
   return el("table", {}, el("thead", {}, el("tr", {}, head)), el("tbody", {}, rows));
 }
 
+/** What nodes refused an entry of the queue for, at the last attempt. */
+function declined(entry) {
+  const summary = entry.processedOffersSummary || {};
+  return (summary.rejectSummaryLastOffers || []).filter((reason) => reason.declined > 0);
+}
+
 /** What a service is doing, in a word. */
 function appState(app, queue) {
   const waiting = queue.get(app.id);
   if (waiting && waiting.delay && waiting.delay.timeLeftSeconds > 0 && app.tasksRunning < app.instances) {
     return ["bad", "Backing off"];
   }
+  if (waiting && app.tasksRunning < app.instances && declined(waiting).length > 0) return ["busy", "Waiting"];
   if (app.instances === 0 && app.tasksRunning + app.tasksStaged === 0) return ["", "Suspended"];
   if (app.deployments.length > 0) return ["busy", "Deploying"];
   if (app.tasksRunning >= app.instances) return ["good", "Running"];
@@ -175,11 +188,10 @@ function showApps(apps, queue, now) {
 function reasons(entry) {
   const left = entry.delay ? entry.delay.timeLeftSeconds : 0;
   if (left > 0) return `Restarts in ${plural(left, "second")}, after its last failure`;
-  const summary = entry.processedOffersSummary || {};
-  const declined = (summary.rejectSummaryLastOffers || []).filter((reason) => reason.declined > 0);
-  if (declined.length === 0) return "About to start";
+  const refused = declined(entry);
+  if (refused.length === 0) return "About to start";
   const words = (name) => name.replace(/([a-z])([A-Z])/g, "$1 $2").toLowerCase();
-  return declined.map((r) => `${words(r.reason)} on ${plural(r.declined, "node")}`).join("; ");
+  return refused.map((r) => `${words(r.reason)} on ${plural(r.declined, "node")}`).join("; ");
 }
 
 function showWaiting(entries) {
@@ -201,7 +213,7 @@ function showDeployments(deployments) {
       el("tr", {},
         el("td", {}, (deployment.affectedApps || []).join(", ")),
         el("td", {}, (deployment.currentActions || [])
-          .map((action) => action.action.replace(/Application$/, "").toLowerCase()).join(", ")),
+          .map((action) => DOING[action.action] || action.action).join(", ")),
         el("td", { class: "number" }, `step ${deployment.currentStep} of ${deployment.totalSteps}`),
         el("td", { class: "mono wide" }, deployment.id)));
     return el("div", { class: "panel" },
@@ -219,7 +231,8 @@ function nodeCard(node) {
     el("div", { class: "usage" },
       line("CPUs", `${round(used.cpus || 0)} of ${round(all.cpus || 0)}`, used.cpus, all.cpus),
       line("Memory", `${size(used.mem || 0)} of ${size(all.mem || 0)}`, used.mem, all.mem),
-      line("Disk", `${size(used.disk || 0)} of ${size(all.disk || 0)}`, used.disk, all.disk)));
+      line("Disk", `${size(used.disk || 0)} of ${size(all.disk || 0)}`, used.disk, all.disk)),
+    (node.lacks || []).map((lack) => el("p", { class: "lack" }, lack)));
 }
 
 function showNodes(nodes) {
