@@ -52,6 +52,11 @@ impl CapSet {
         self.0
     }
 
+    /// The set less capability `number`.
+    pub fn without(self, number: u32) -> Self {
+        Self(self.0 & !(1 << number))
+    }
+
     /// Whether capability `number` is in the set.
     pub fn contains(self, number: u32) -> bool {
         number < u64::BITS && self.0 & (1 << number) != 0

@@ -3,20 +3,27 @@
 //! It decides nothing about tasks; it starts what it is told, pumps output, and keeps each exit
 //! until the agent says that it has it on disk. Invariants: one keeper per directory (a lock file),
 //! it outlives its clients, and nothing a client sends can stop it but `Stop`.
+//!
+//! A container's life in it:
+//! ```text
+//! Start ──> Starting ──exec──> Running ──pidfd──> Exited ──Forget──> Removing ──swept──> (gone)
+//!              └──report──> Failing ──pidfd──────────────────────────────┘ then StartFailed
+//! ```
 
 pub mod client;
+mod clients;
+mod container;
+mod daemon;
+mod exec;
+mod host;
 mod launch;
+mod output;
 pub mod packet;
 pub mod protocol;
+mod server;
+mod start;
+mod sweeper;
 
 pub use client::{Client, ClientError, Received};
+pub use daemon::main;
 pub use protocol::{Event, ExecSpec, Listed, ListedState, Request};
-
-use std::ffi::OsString;
-use std::process::ExitCode;
-
-/// The keeper's program: call it before any thread exists, with the arguments after the role.
-pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let _ = args.into_iter().count();
-    ExitCode::FAILURE
-}

@@ -7,6 +7,11 @@
 //! the keeper's process: it clones, and only a single-threaded process clones safely.
 
 pub mod caps;
+pub mod cgroup;
 pub mod keeper;
 pub mod reap;
 pub mod spec;
+
+mod child;
+mod plan;
+mod sys;

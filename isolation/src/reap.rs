@@ -1,27 +1,169 @@
-//! Leftovers: containers that no keeper holds (the machine lost power, the keeper was killed), and
-//! what this host lacks.
+//! Leftovers: containers that no keeper holds (it was killed, or the machine lost power), and what
+//! this host lacks.
+//!
+//! It removes only below the cgroup parent and the directory that it is given. It goes on after a
+//! failure and tells all of them.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
+use crate::cgroup::{Hierarchies, kill_group, remove_group};
 use crate::spec::ContainerId;
+
+/// How long the processes of one group may take to die.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// What was removed, and what could not be.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Leftovers {
-    /// Ids whose cgroups or directories were removed.
+    /// Ids whose cgroups or directories were removed, in order.
     pub removed: Vec<String>,
     /// What could not be removed, with the reason; the rest was still done.
     pub failures: Vec<String>,
 }
 
-/// Kills and removes everything below `cgroup_parent` in every cgroup hierarchy, and every directory
-/// in `containers_dir`, whose name is not in `known` (the ids a keeper lists).
+/// Kills and removes everything below `cgroup_parent` in every cgroup hierarchy, and every entry of
+/// `containers_dir`, whose name is not in `known` (the ids that a keeper lists). Call it when no
+/// start can happen meanwhile.
 pub fn leftovers(containers_dir: &Path, cgroup_parent: &str, known: &[ContainerId]) -> Leftovers {
-    let _: (PathBuf, &str, &[ContainerId]) = (containers_dir.to_owned(), cgroup_parent, known);
-    Leftovers::default()
+    let hosts = Hierarchies::detect();
+    let mut left = Leftovers::default();
+    let mut names = BTreeSet::new();
+    for tree in hosts.per_container() {
+        names.extend(unknown_in(&tree.join(cgroup_parent), known, true));
+    }
+    names.extend(unknown_in(containers_dir, known, false));
+    for name in names {
+        let before = left.failures.len();
+        remove_one(
+            &hosts,
+            containers_dir,
+            cgroup_parent,
+            Path::new(&name),
+            &mut left.failures,
+        );
+        if left.failures.len() == before {
+            left.removed.push(name.to_string_lossy().into_owned());
+        }
+    }
+    left
+}
+
+/// Names in `dir` that are not known; of directories only, if so wanted.
+fn unknown_in(dir: &Path, known: &[ContainerId], dirs_only: bool) -> Vec<OsString> {
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter(|entry| !dirs_only || entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.file_name())
+        .filter(|name| !known.iter().any(|id| name == id.as_str()))
+        .collect()
+}
+
+fn remove_one(
+    hosts: &Hierarchies,
+    containers_dir: &Path,
+    cgroup_parent: &str,
+    name: &Path,
+    failures: &mut Vec<String>,
+) {
+    let groups: Vec<_> = hosts
+        .per_container()
+        .map(|tree| tree.join(cgroup_parent).join(name))
+        .collect();
+    // All are killed before any is removed: a group is busy while a process is in it.
+    for group in groups.iter().filter(|group| group.exists()) {
+        if let Err(error) = kill_and_wait(group) {
+            failures.push(format!("kill {}: {error}", group.display()));
+        }
+    }
+    for group in &groups {
+        if let Err(error) = remove_group(group) {
+            failures.push(format!("remove {}: {error}", group.display()));
+        }
+    }
+    let dir = containers_dir.join(name);
+    let removed = match std::fs::symlink_metadata(&dir) {
+        Ok(found) if found.is_dir() => std::fs::remove_dir_all(&dir),
+        Ok(_) => std::fs::remove_file(&dir),
+        Err(_) => Ok(()),
+    };
+    if let Err(error) = removed {
+        failures.push(format!("remove {}: {error}", dir.display()));
+    }
+}
+
+fn kill_and_wait(group: &Path) -> std::io::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        kill_group(group, libc::SIGKILL)?;
+        if std::fs::read_to_string(group.join("cgroup.procs"))?.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(std::io::ErrorKind::TimedOut.into());
+        }
+        std::thread::sleep(PAUSE);
+    }
 }
 
 /// What the host lacks to run containers, one sentence each; empty when nothing.
 pub fn preflight() -> Vec<String> {
-    Vec::new()
+    let mut lacks = Vec::new();
+    if !rustix::process::geteuid().is_root() {
+        lacks.push("Containers need root: this process does not run as user 0.".to_owned());
+        return lacks;
+    }
+    let hosts = Hierarchies::detect();
+    if hosts.pure_v2 {
+        lacks.extend(missing_v2_controllers(&hosts));
+    } else {
+        let trees = [
+            ("cpu", &hosts.cpu),
+            ("memory", &hosts.memory),
+            ("pids", &hosts.pids),
+            ("devices", &hosts.devices),
+        ];
+        for (name, _) in trees.iter().filter(|(_, tree)| tree.is_none()) {
+            lacks.push(format!(
+                "No cgroup v1 tree of the controller {name} is mounted."
+            ));
+        }
+    }
+    let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    for kind in ["overlay", "tmpfs", "proc", "sysfs", "devpts", "mqueue"] {
+        if !known
+            .lines()
+            .any(|line| line.split_whitespace().next_back() == Some(kind))
+        {
+            lacks.push(format!("The kernel does not have the file system {kind}."));
+        }
+    }
+    for kind in ["mnt", "pid", "ipc", "uts", "net", "cgroup"] {
+        if !Path::new("/proc/self/ns").join(kind).exists() {
+            lacks.push(format!("The kernel does not have {kind} namespaces."));
+        }
+    }
+    lacks
+}
+
+fn missing_v2_controllers(hosts: &Hierarchies) -> Vec<String> {
+    let Some(tree) = &hosts.unified else {
+        return Vec::new();
+    };
+    let there = std::fs::read_to_string(tree.join("cgroup.controllers")).unwrap_or_default();
+    ["cpu", "memory", "pids"]
+        .into_iter()
+        .filter(|name| {
+            !there
+                .split_whitespace()
+                .any(|controller| controller == *name)
+        })
+        .map(|name| format!("The cgroup v2 controller {name} is not available."))
+        .collect()
 }

@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+
 use super::protocol::{Event, Request};
-use super::{launch, packet};
+use super::{daemon, launch, packet};
 
 /// Why talking to the keeper failed. Each of these means: drop the client and connect again.
 #[derive(Debug, thiserror::Error)]
@@ -75,14 +77,13 @@ impl Client {
     /// # Errors
     /// The socket exists but cannot be used.
     pub fn connect(dir: &Path) -> Result<Option<Self>, ClientError> {
-        let path = launch::socket_path(dir);
-        match packet::connect(&path) {
+        match launch::with_address(dir, packet::connect) {
             Ok(socket) => Ok(Some(Self {
                 socket: Arc::new(socket),
             })),
-            Err(rustix::io::Errno::NOENT | rustix::io::Errno::CONNREFUSED) => Ok(None),
+            Err(Errno::NOENT | Errno::CONNREFUSED) => Ok(None),
             Err(errno) => Err(ClientError::Socket {
-                path,
+                path: launch::socket_path(dir),
                 source: errno.into(),
             }),
         }
@@ -103,26 +104,29 @@ impl Client {
         if let Some(client) = Self::connect(dir)? {
             return Ok(client);
         }
-        let mut child = launch::spawn(dir, exe, leading, cgroup_parent).map_err(|source| {
-            ClientError::Spawn {
-                exe: exe.to_owned(),
-                source,
-            }
-        })?;
+        let spawn_error = |source| ClientError::Spawn {
+            exe: exe.to_owned(),
+            source,
+        };
+        let (status, words) = launch::spawn(dir, exe, leading, cgroup_parent)
+            .and_then(launch::Foreground::wait)
+            .map_err(spawn_error)?;
+        let another = status.code() == Some(i32::from(daemon::ANOTHER_RUNS));
+        if !status.success() && !another {
+            return Err(ClientError::Died { words });
+        }
+        // Another keeper that holds the lock may not listen yet.
         let deadline = Instant::now() + launch::COME_UP_TIMEOUT;
-        // The foreground process ends once the daemon listens, or with the reason why it does not.
-        let words = child
-            .wait_until(deadline)
-            .map_err(|source| ClientError::Spawn {
-                exe: exe.to_owned(),
-                source,
-            })?;
-        match Self::connect(dir)? {
-            Some(client) => Ok(client),
-            None if words.is_empty() => Err(ClientError::Silent {
-                dir: dir.to_owned(),
-            }),
-            None => Err(ClientError::Died { words }),
+        loop {
+            if let Some(client) = Self::connect(dir)? {
+                return Ok(client);
+            }
+            if Instant::now() >= deadline {
+                return Err(ClientError::Silent {
+                    dir: dir.to_owned(),
+                });
+            }
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
 

@@ -8,7 +8,6 @@
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, SealFlags};
@@ -60,14 +59,14 @@ fn socket_error(call: &'static str) -> impl FnOnce(Errno) -> PacketError {
 }
 
 /// A connected blocking socket.
-pub(super) fn connect(path: &Path) -> Result<OwnedFd, Errno> {
+pub(super) fn connect(address: &SocketAddrUnix) -> Result<OwnedFd, Errno> {
     let socket = rustix::net::socket_with(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
         SocketFlags::CLOEXEC,
         None,
     )?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::connect(&socket, address)?;
     Ok(socket)
 }
 

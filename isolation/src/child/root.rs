@@ -1,0 +1,191 @@
+//! The root file system: the overlay, what is mounted in it from the host, and the change of root.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount, move_mount,
+    open_tree, unmount,
+};
+
+use super::{Fault, paths};
+use crate::plan::InRoot;
+use crate::sys::{self, mount_attr};
+
+/// What every mount that holds data gets.
+const PLAIN: MountAttrFlags =
+    MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
+
+/// Makes a detached file system; `options` are its parameters.
+pub(super) fn new_mount(
+    kind: &CStr,
+    options: &[(&CStr, &CStr)],
+    attributes: MountAttrFlags,
+) -> Result<OwnedFd, Errno> {
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in options {
+        fsconfig_set_string(&context, *key, *value)?;
+    }
+    fsconfig_create(&context)?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+/// Makes the container's private directory with the overlay's own two, and goes there, so that the
+/// overlay's option text stays short.
+pub(super) fn private_dir(dir: &CStr) -> Result<(), Fault> {
+    match rustix::fs::mkdir(dir, Mode::from_raw_mode(0o700)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    rustix::process::chdir(dir)?;
+    rustix::fs::mkdir(c"upper", Mode::from_raw_mode(0o755))?;
+    rustix::fs::mkdir(c"work", Mode::from_raw_mode(0o755))?;
+    Ok(())
+}
+
+/// Mounts the overlay on the private directory itself, in this mount namespace only.
+pub(super) fn overlay(
+    lower: &[CString],
+    options: Option<&CStr>,
+    root: &mut Option<OwnedFd>,
+) -> Result<(), Fault> {
+    if let Some(options) = options {
+        mount(c"overlay", c".", c"overlay", MountFlags::NODEV, options)?;
+        // The working directory is still the one below the mount; by its own name we get on top.
+        let mut path = [0; libc::PATH_MAX as usize];
+        let here = working_directory(&mut path)?;
+        *root = Some(rustix::fs::open(
+            here,
+            OFlags::PATH | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?);
+        return Ok(());
+    }
+    let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for layer in lower {
+        fsconfig_set_string(&context, c"lowerdir+", layer)?;
+    }
+    fsconfig_set_string(&context, c"upperdir", c"upper")?;
+    fsconfig_set_string(&context, c"workdir", c"work")?;
+    fsconfig_create(&context)?;
+    // nodev: devices are only those of our own /dev.
+    let attributes = MountAttrFlags::MOUNT_ATTR_NODEV;
+    let made = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    move_mount(
+        &made,
+        c"",
+        CWD,
+        c".",
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )?;
+    *root = Some(made);
+    Ok(())
+}
+
+fn working_directory(buffer: &mut [u8; libc::PATH_MAX as usize]) -> Result<&CStr, Errno> {
+    let length = rustix::fs::readlinkat_raw(CWD, c"/proc/self/cwd", &mut buffer[..])?;
+    if length >= buffer.len() {
+        return Err(Errno::NAMETOOLONG);
+    }
+    buffer[length] = 0;
+    CStr::from_bytes_until_nul(buffer).map_err(|_| Errno::INVAL)
+}
+
+/// A fresh tmpfs.
+pub(super) fn tmpfs(
+    root: BorrowedFd<'_>,
+    at: &InRoot,
+    size: &CStr,
+    mode: &CStr,
+) -> Result<(), Fault> {
+    let target = paths::make_dirs(root, at)?;
+    let made = new_mount(c"tmpfs", &[(c"size", size), (c"mode", mode)], PLAIN)?;
+    Ok(paths::attach(made, target)?)
+}
+
+/// Covers a directory, if it is there, by the one empty read-only tmpfs that all share.
+pub(super) fn hide(
+    root: BorrowedFd<'_>,
+    at: &InRoot,
+    empty: &mut Option<OwnedFd>,
+) -> Result<(), Fault> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    match paths::open(root, &at.path, flags, paths::WITHIN) {
+        Ok(target) => cover(&target, empty),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Covers an open directory; the first use mounts, later ones clone that mount.
+pub(super) fn cover(target: &OwnedFd, empty: &mut Option<OwnedFd>) -> Result<(), Fault> {
+    if let Some(empty) = empty {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_EMPTY_PATH;
+        return Ok(paths::attach(open_tree(&*empty, c"", flags)?, target)?);
+    }
+    let attributes = PLAIN | MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let made = new_mount(
+        c"tmpfs",
+        &[(c"nr_inodes", c"1"), (c"mode", c"0555")],
+        attributes,
+    )?;
+    paths::attach(&made, target)?;
+    *empty = Some(made);
+    Ok(())
+}
+
+/// Replaces `/etc/<name>`, whatever the image has there: a link to elsewhere is removed, not
+/// followed.
+pub(super) fn etc_file(root: BorrowedFd<'_>, name: &CStr, content: &[u8]) -> Result<(), Fault> {
+    let etc = paths::own_dir(root, c"etc")?;
+    match rustix::fs::unlinkat(&etc, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(&etc, name, flags, Mode::from_raw_mode(0o644))?;
+    let mut rest = content;
+    while !rest.is_empty() {
+        let written = rustix::io::write(&file, rest)?;
+        rest = &rest[written..];
+    }
+    Ok(())
+}
+
+/// Binds a host directory or file with everything mounted below it; never with devices or
+/// set-user-id programs.
+pub(super) fn volume(
+    root: BorrowedFd<'_>,
+    source: &CStr,
+    at: &InRoot,
+    read_only: bool,
+) -> Result<(), Fault> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE;
+    let tree = open_tree(CWD, source, flags)?;
+    let read_only = if read_only { mount_attr::RDONLY } else { 0 };
+    let attributes = mount_attr::NOSUID | mount_attr::NODEV | read_only;
+    sys::mount_setattr(tree.as_fd(), attributes, true)?;
+    let is_dir = FileType::from_raw_mode(rustix::fs::fstat(&tree)?.st_mode).is_dir();
+    let target = if is_dir {
+        paths::make_dirs(root, at)?
+    } else {
+        paths::make_file(root, at)?
+    };
+    Ok(paths::attach(tree, target)?)
+}
+
+/// `pivot_root(".", ".")` stacks the old root on the new one (man page, NOTES), and the unmount
+/// takes it away.
+pub(super) fn pivot(root: BorrowedFd<'_>) -> Result<(), Fault> {
+    rustix::process::fchdir(root)?;
+    rustix::process::pivot_root(c".", c".")?;
+    unmount(c".", UnmountFlags::DETACH)?;
+    Ok(rustix::process::chdir(c"/")?)
+}

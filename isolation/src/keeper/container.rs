@@ -1,0 +1,173 @@
+//! One container as the keeper holds it, and the steps of its life (drawn in [`super`]).
+//!
+//! It decides what an end means (failed start or exit) and gathers the status; it deliberately sends
+//! nothing: the server does.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+
+use super::output::Pump;
+use super::protocol::{Listed, ListedState};
+use crate::cgroup::Group;
+use crate::child::{Fault, REPORT_BYTES, read_report};
+use crate::plan::Plan;
+use crate::spec::{ContainerId, ExitStatus};
+
+/// What could not be done, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub(super) step: String,
+    pub(super) error: String,
+}
+
+/// A child that has not yet exec'd: its failure pipe, and the plan that names the steps.
+#[derive(Debug)]
+pub(super) struct Setup {
+    report: OwnedFd,
+    plan: Box<Plan>,
+}
+
+/// What the failure pipe said.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing yet.
+    Pending,
+    /// It closed: the command runs.
+    Running,
+    /// A step failed.
+    Failed(Failure),
+}
+
+impl Setup {
+    pub(super) fn new(report: OwnedFd, plan: Plan) -> Self {
+        Self {
+            report,
+            plan: Box::new(plan),
+        }
+    }
+
+    /// To wait on.
+    pub(super) fn pipe(&self) -> BorrowedFd<'_> {
+        self.report.as_fd()
+    }
+
+    /// Reads the failure pipe, which does not block.
+    pub(super) fn verdict(&self) -> Verdict {
+        let mut bytes = [0; REPORT_BYTES];
+        loop {
+            match rustix::io::read(&self.report, &mut bytes) {
+                Ok(0) => return Verdict::Running,
+                Ok(REPORT_BYTES) => {
+                    let (index, code) = read_report(bytes);
+                    let step = self.plan.steps.get(index).map(ToString::to_string);
+                    return Verdict::Failed(Failure {
+                        step: step.unwrap_or_else(|| "an unknown step".to_owned()),
+                        error: Fault::words(code),
+                    });
+                }
+                Err(Errno::INTR) => {}
+                _ => return Verdict::Pending,
+            }
+        }
+    }
+}
+
+/// Where a container is in its life.
+#[derive(Debug)]
+pub(super) enum Phase {
+    Starting(Setup),
+    Running,
+    Failing(Failure),
+    Exited {
+        status: ExitStatus,
+        oom_killed: bool,
+    },
+    /// Being swept; with the failure to tell of when done, if its start failed.
+    Removing(Option<Failure>),
+}
+
+/// One container.
+#[derive(Debug)]
+pub(super) struct Container {
+    pub(super) id: ContainerId,
+    pub(super) pid: i32,
+    pub(super) pidfd: OwnedFd,
+    pub(super) phase: Phase,
+    /// Where our PID 1 writes the command's end, if there is one.
+    pub(super) status_pipe: Option<OwnedFd>,
+    /// stdout and stderr.
+    pub(super) pumps: [Option<Pump>; 2],
+    pub(super) dropped_bytes: u64,
+    pub(super) group: Group,
+    pub(super) dir: PathBuf,
+}
+
+/// Reaps the process of `pidfd`; None when it has not ended.
+pub(super) fn reap(pidfd: BorrowedFd<'_>) -> Option<ExitStatus> {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    let status = waitid(WaitId::PidFd(pidfd), options).ok()??;
+    let signal = || status.terminating_signal().map(ExitStatus::Signal);
+    Some(
+        status
+            .exit_status()
+            .map(ExitStatus::Code)
+            .or_else(signal)
+            .unwrap_or(ExitStatus::Code(0)),
+    )
+}
+
+impl Container {
+    /// The child ended: takes its status and the rest of its output.
+    pub(super) fn ended(&mut self, own: ExitStatus, null: BorrowedFd<'_>) {
+        if let Phase::Starting(setup) = &self.phase
+            && let Verdict::Failed(failure) = setup.verdict()
+        {
+            self.phase = Phase::Failing(failure);
+        }
+        for pump in self.pumps.iter_mut().filter_map(Option::take) {
+            let mut pump = pump;
+            pump.finish(null);
+            self.dropped_bytes += pump.dropped_bytes();
+        }
+        if matches!(self.phase, Phase::Failing(_)) {
+            return;
+        }
+        let status = self.command_status().unwrap_or(own);
+        self.phase = Phase::Exited {
+            status,
+            oom_killed: self.group.oom_kills() > 0,
+        };
+    }
+
+    /// What our PID 1 wrote before it ended; nothing when it was killed itself.
+    fn command_status(&mut self) -> Option<ExitStatus> {
+        let pipe = self.status_pipe.take()?;
+        let mut raw = [0; 4];
+        match rustix::io::read(&pipe, &mut raw) {
+            Ok(4) => Some(ExitStatus::from_raw(i32::from_ne_bytes(raw))),
+            _ => None,
+        }
+    }
+
+    /// As it appears in a listing; one that is being removed does not.
+    pub(super) fn listed(&self) -> Option<Listed> {
+        let state = match &self.phase {
+            Phase::Starting(_) | Phase::Failing(_) => ListedState::Starting,
+            Phase::Running => ListedState::Running { pid: self.pid },
+            Phase::Exited { status, oom_killed } => ListedState::Exited {
+                status: *status,
+                oom_killed: *oom_killed,
+            },
+            Phase::Removing(_) => return None,
+        };
+        let live: u64 = self.pumps.iter().flatten().map(Pump::dropped_bytes).sum();
+        Some(Listed {
+            id: self.id.clone(),
+            state,
+            dropped_output_bytes: self.dropped_bytes + live,
+        })
+    }
+}

@@ -1,0 +1,201 @@
+//! One output stream of a container: from its pipe to its file by `splice(2)`, so that no byte is
+//! copied through the keeper, with rotation by size.
+//!
+//! It deliberately knows nothing of lines. The files lie in a directory that the container can
+//! write to, so a name there is never trusted: files are made with `O_EXCL | O_NOFOLLOW` and
+//! written through the descriptor that was made (Nomad's CVE-2026-6959). Invariant: a full disk
+//! costs output, which is counted, and never blocks the container or spins the keeper.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::rc::Rc;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::pipe::{SpliceFlags, splice};
+
+/// Bytes moved per turn of the event loop, so that one loud container cannot starve the others.
+const TURN_BYTES: usize = 1 << 20;
+/// Bytes still taken after the container ended: the largest pipe it can have made.
+const LAST_BYTES: usize = 4 << 20;
+/// How often a name that the container put in the way is removed.
+const MAX_TRIES: usize = 8;
+
+/// What a turn found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// The pipe may have more, now or later.
+    Open,
+    /// Every writer is gone.
+    Closed,
+}
+
+/// When and how often files are rotated.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rotation {
+    /// 0 never rotates.
+    pub(super) max_bytes: u64,
+    /// Old files kept.
+    pub(super) keep: u32,
+}
+
+/// One stream.
+#[derive(Debug)]
+pub(super) struct Pump {
+    pipe: OwnedFd,
+    dir: Rc<OwnedFd>,
+    name: &'static str,
+    file: Option<OwnedFd>,
+    offset: u64,
+    rotation: Rotation,
+    dropped_bytes: u64,
+}
+
+/// Opens the directory that files of output lie in.
+pub(super) fn open_dir(path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+}
+
+impl Pump {
+    /// A stream that goes on where a regular file of that name ends.
+    pub(super) fn new(
+        pipe: OwnedFd,
+        dir: Rc<OwnedFd>,
+        name: &'static str,
+        rotation: Rotation,
+    ) -> Result<Self, Errno> {
+        let mut pump = Self {
+            pipe,
+            dir,
+            name,
+            file: None,
+            offset: 0,
+            rotation,
+            dropped_bytes: 0,
+        };
+        // Non-blocking: somebody may have put a FIFO there.
+        let flags =
+            OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        match rustix::fs::openat(&*pump.dir, name, flags, Mode::from_raw_mode(0o644)) {
+            Ok(file) => {
+                let stat = rustix::fs::fstat(&file)?;
+                if FileType::from_raw_mode(stat.st_mode).is_file() {
+                    pump.offset = u64::try_from(stat.st_size).unwrap_or(0);
+                    pump.file = Some(file);
+                } else {
+                    pump.make_file()?;
+                }
+            }
+            Err(Errno::LOOP | Errno::NXIO | Errno::ISDIR) => pump.make_file()?,
+            Err(errno) => return Err(errno),
+        }
+        Ok(pump)
+    }
+
+    /// To wait on.
+    pub(super) fn pipe(&self) -> BorrowedFd<'_> {
+        self.pipe.as_fd()
+    }
+
+    /// Bytes that could not be written.
+    pub(super) fn dropped_bytes(&self) -> u64 {
+        self.dropped_bytes
+    }
+
+    /// Moves what is there, up to a bound.
+    pub(super) fn turn(&mut self, null: BorrowedFd<'_>) -> Turn {
+        self.take(TURN_BYTES, null)
+    }
+
+    /// Moves what an ended container left in the pipe.
+    pub(super) fn finish(&mut self, null: BorrowedFd<'_>) {
+        self.take(LAST_BYTES, null);
+    }
+
+    fn take(&mut self, mut budget: usize, null: BorrowedFd<'_>) -> Turn {
+        while budget > 0 {
+            match self.take_once(budget) {
+                Ok(0) => return Turn::Closed,
+                Ok(moved) => budget = budget.saturating_sub(moved),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Turn::Open,
+                // Full disk, quota, size limit, I/O error: the container goes on without.
+                Err(_) => match self.discard(budget, null) {
+                    Ok(0) => return Turn::Closed,
+                    Ok(dropped) => budget = budget.saturating_sub(dropped),
+                    Err(_) => return Turn::Open,
+                },
+            }
+        }
+        Turn::Open
+    }
+
+    fn take_once(&mut self, budget: usize) -> Result<usize, Errno> {
+        let max = self.rotation.max_bytes;
+        if self.file.is_none() || (max > 0 && self.offset >= max) {
+            self.rotate()?;
+        }
+        let room = if max > 0 { max - self.offset } else { u64::MAX };
+        let length = budget.min(usize::try_from(room).unwrap_or(usize::MAX));
+        let file = self.file.as_ref().ok_or(Errno::NOSPC)?;
+        let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+        splice(
+            &self.pipe,
+            None,
+            file,
+            Some(&mut self.offset),
+            length,
+            flags,
+        )
+    }
+
+    fn discard(&mut self, budget: usize, null: BorrowedFd<'_>) -> Result<usize, Errno> {
+        let dropped = splice(&self.pipe, None, null, None, budget, SpliceFlags::NONBLOCK)?;
+        self.dropped_bytes += dropped as u64;
+        Ok(dropped)
+    }
+
+    /// `stdout.1` becomes `stdout.2` and so on; the oldest is overwritten.
+    fn rotate(&mut self) -> Result<(), Errno> {
+        let numbered = |number: u32| format!("{}.{number}", self.name);
+        for number in (1..self.rotation.keep).rev() {
+            // A gap in the numbers is no failure, and neither is what the container put there.
+            let _ = rustix::fs::renameat(
+                &*self.dir,
+                numbered(number),
+                &*self.dir,
+                numbered(number + 1),
+            );
+        }
+        if self.rotation.keep > 0 {
+            let _ = rustix::fs::renameat(&*self.dir, self.name, &*self.dir, numbered(1));
+        }
+        self.file = None;
+        self.make_file()
+    }
+
+    /// Makes the file anew; whatever has its name is removed, not followed.
+    fn make_file(&mut self) -> Result<(), Errno> {
+        let flags =
+            OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        for _ in 0..MAX_TRIES {
+            match rustix::fs::openat(&*self.dir, self.name, flags, Mode::from_raw_mode(0o644)) {
+                Ok(file) => {
+                    (self.file, self.offset) = (Some(file), 0);
+                    return Ok(());
+                }
+                Err(Errno::EXIST) => self.clear_name(),
+                Err(errno) => return Err(errno),
+            }
+        }
+        Err(Errno::EXIST)
+    }
+
+    fn clear_name(&self) {
+        // The next attempt to make the file tells whether either worked.
+        if rustix::fs::unlinkat(&*self.dir, self.name, AtFlags::empty()).is_err() {
+            let _ = rustix::fs::unlinkat(&*self.dir, self.name, AtFlags::REMOVEDIR);
+        }
+    }
+}

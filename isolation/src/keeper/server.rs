@@ -1,0 +1,333 @@
+//! The keeper's event loop: one `epoll(7)`, one thread.
+//!
+//! It decides what each event means for which container; it deliberately never waits for anything
+//! else. Invariants: serial numbers are never used twice, so an event for something that is gone
+//! finds nothing; the number of containers and sessions is bounded.
+
+mod poll;
+mod requests;
+
+pub(super) use poll::{Poll, Token};
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::event::epoll::EventFlags;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::Rlimit;
+
+use super::clients::Clients;
+use super::container::{Container, Failure, Phase, Verdict, reap};
+use super::exec::{PidNamespace, Session, Sessions};
+use super::output::Turn;
+use super::protocol::Event;
+use super::sweeper::{Job, Sweeper};
+use crate::cgroup;
+use crate::plan::HostFacts;
+use crate::spec::ContainerId;
+
+/// Containers at once, ended ones that nobody has forgotten included.
+const MAX_CONTAINERS: usize = 8192;
+
+/// All containers, by serial number and by name.
+#[derive(Debug, Default)]
+struct Containers {
+    by_serial: BTreeMap<u64, Container>,
+    serials: BTreeMap<ContainerId, u64>,
+}
+
+impl Containers {
+    fn find(&self, id: &ContainerId) -> Option<(u64, &Container)> {
+        let serial = *self.serials.get(id)?;
+        Some((serial, self.by_serial.get(&serial)?))
+    }
+
+    fn insert(&mut self, serial: u64, container: Container) {
+        self.serials.insert(container.id.clone(), serial);
+        self.by_serial.insert(serial, container);
+    }
+
+    fn remove(&mut self, serial: u64) -> Option<Container> {
+        let container = self.by_serial.remove(&serial)?;
+        self.serials.remove(&container.id);
+        Some(container)
+    }
+}
+
+/// The keeper.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    facts: HostFacts,
+    poll: Poll,
+    listener: OwnedFd,
+    null: OwnedFd,
+    nofile: Rlimit,
+    pid_namespace: PidNamespace,
+    clients: Clients,
+    containers: Containers,
+    sessions: Sessions,
+    sweeper: Sweeper,
+    stopping: bool,
+}
+
+impl Keeper {
+    /// A keeper without containers.
+    pub(super) fn new(
+        facts: HostFacts,
+        listener: OwnedFd,
+        sweeper: Sweeper,
+        nofile: Rlimit,
+    ) -> Result<Self, Errno> {
+        let poll = Poll::new()?;
+        poll.add(listener.as_fd(), Token::Listener, EventFlags::IN)?;
+        watch_sweeper(&poll, &sweeper)?;
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        Ok(Self {
+            facts,
+            poll,
+            listener,
+            null: rustix::fs::open(c"/dev/null", flags, Mode::empty())?,
+            nofile,
+            pid_namespace: PidNamespace::new()?,
+            clients: Clients::default(),
+            containers: Containers::default(),
+            sessions: Sessions::new(),
+            sweeper,
+            stopping: false,
+        })
+    }
+
+    /// Serves until told to stop.
+    pub(super) fn serve(&mut self) -> Result<(), Errno> {
+        loop {
+            for token in self.poll.wait()? {
+                self.handle(token);
+            }
+            self.clients.settle(&self.poll);
+            if self.stopping && self.containers.by_serial.is_empty() {
+                for failure in cgroup::remove_parent(&self.facts.cgroup_parent) {
+                    eprintln!("{failure}");
+                }
+                return Ok(());
+            }
+        }
+    }
+
+    /// Tells every client that this is the end.
+    pub(super) fn say_goodbye(&mut self) {
+        self.clients.broadcast(&Event::Stopping);
+    }
+
+    fn handle(&mut self, token: Token) {
+        match token {
+            Token::Listener => self.greet(),
+            Token::Client(client) => {
+                if let Some((request, fds)) = self.clients.receive(client) {
+                    self.answer(client, request, fds);
+                }
+            }
+            Token::Report(serial) => self.reported(serial),
+            Token::Exit(serial) => self.exited(serial),
+            Token::Output(serial, stream) => self.output(serial, stream),
+            Token::SessionReport(serial) => self.session_reported(serial),
+            Token::SessionExit(serial) => self.session_exited(serial),
+            Token::Sweeper => self.swept(),
+            Token::SweeperExit => self.sweeper_died(),
+        }
+    }
+
+    /// A new client first hears of every exit that is not yet forgotten.
+    fn greet(&mut self) {
+        let Some(client) = self.clients.accept(&self.listener, &mut self.poll) else {
+            return;
+        };
+        for container in self.containers.by_serial.values() {
+            if let Phase::Exited { status, oom_killed } = container.phase {
+                let id = container.id.clone();
+                self.clients.send(
+                    client,
+                    &Event::Exited {
+                        id,
+                        status,
+                        oom_killed,
+                    },
+                );
+            }
+        }
+    }
+
+    fn reported(&mut self, serial: u64) {
+        let Some(container) = self.containers.by_serial.get_mut(&serial) else {
+            return;
+        };
+        let Phase::Starting(setup) = &container.phase else {
+            return;
+        };
+        match setup.verdict() {
+            Verdict::Pending => {}
+            Verdict::Running => {
+                container.phase = Phase::Running;
+                let started = Event::Started {
+                    id: container.id.clone(),
+                    pid: container.pid,
+                };
+                self.clients.broadcast(&started);
+            }
+            Verdict::Failed(failure) => container.phase = Phase::Failing(failure),
+        }
+    }
+
+    fn exited(&mut self, serial: u64) {
+        // If the failure pipe closed in the same turn, "started" is still said first.
+        self.reported(serial);
+        let Some(container) = self.containers.by_serial.get_mut(&serial) else {
+            return;
+        };
+        if matches!(container.phase, Phase::Exited { .. } | Phase::Removing(_)) {
+            return;
+        }
+        let Some(own) = reap(container.pidfd.as_fd()) else {
+            return;
+        };
+        self.poll.remove(container.pidfd.as_fd());
+        container.ended(own, self.null.as_fd());
+        match &container.phase {
+            Phase::Exited { status, oom_killed } => {
+                let (status, oom_killed) = (*status, *oom_killed);
+                let id = container.id.clone();
+                self.clients.broadcast(&Event::Exited {
+                    id,
+                    status,
+                    oom_killed,
+                });
+                if self.stopping {
+                    self.remove(serial, None);
+                }
+            }
+            Phase::Failing(failure) => {
+                let failure = failure.clone();
+                self.remove(serial, Some(failure));
+            }
+            Phase::Starting(_) | Phase::Running | Phase::Removing(_) => {}
+        }
+    }
+
+    /// Hands what is left of a container to the sweeper.
+    fn remove(&mut self, serial: u64, failure: Option<Failure>) {
+        let Some(container) = self.containers.by_serial.get_mut(&serial) else {
+            return;
+        };
+        container.phase = Phase::Removing(failure);
+        let (groups, dir) = (container.group.dirs(), container.dir.clone());
+        self.sweeper.submit(Job {
+            serial,
+            groups,
+            dir,
+        });
+    }
+
+    fn swept(&mut self) {
+        // When the sweeper is gone, its pidfd says so, too.
+        let Ok(Some(swept)) = self.sweeper.answer() else {
+            return;
+        };
+        for failure in &swept.failures {
+            eprintln!("{failure}");
+        }
+        let Some(container) = self.containers.remove(swept.serial) else {
+            return;
+        };
+        let id = container.id;
+        let event = match container.phase {
+            Phase::Removing(Some(Failure { step, error })) => {
+                Event::StartFailed { id, step, error }
+            }
+            _ => Event::Forgotten { id },
+        };
+        self.clients.broadcast(&event);
+    }
+
+    fn sweeper_died(&mut self) {
+        if reap(self.sweeper.pidfd()).is_none() {
+            return;
+        }
+        eprintln!("the sweeper ended; another is started");
+        let restarted = self
+            .sweeper
+            .restart()
+            .and_then(|()| watch_sweeper(&self.poll, &self.sweeper));
+        if let Err(errno) = restarted {
+            eprintln!("start the sweeper: {errno}");
+        }
+    }
+
+    fn output(&mut self, serial: u64, stream: usize) {
+        let Some(container) = self.containers.by_serial.get_mut(&serial) else {
+            return;
+        };
+        let Some(slot) = container.pumps.get_mut(stream) else {
+            return;
+        };
+        let Some(pump) = slot else { return };
+        if pump.turn(self.null.as_fd()) == Turn::Closed {
+            container.dropped_bytes += pump.dropped_bytes();
+            *slot = None;
+        }
+    }
+
+    fn session_reported(&mut self, serial: u64) {
+        let Some(session) = self.sessions.get_mut(&serial) else {
+            return;
+        };
+        let Some(setup) = &session.setup else { return };
+        match setup.verdict() {
+            Verdict::Pending => {}
+            Verdict::Running => {
+                session.setup = None;
+                let event = Event::ExecStarted {
+                    session: session.name.clone(),
+                    pid: session.pid,
+                };
+                self.clients.send(session.client, &event);
+            }
+            Verdict::Failed(failure) => {
+                session.setup = None;
+                session.failure = Some(failure);
+            }
+        }
+    }
+
+    fn session_exited(&mut self, serial: u64) {
+        self.session_reported(serial);
+        let Some(session) = self.sessions.get(&serial) else {
+            return;
+        };
+        let Some(status) = reap(session.pidfd.as_fd()) else {
+            return;
+        };
+        let Some(Session {
+            name: session,
+            client,
+            failure,
+            ..
+        }) = self.sessions.remove(&serial)
+        else {
+            return;
+        };
+        let event = match failure {
+            Some(Failure { step, error }) => Event::ExecFailed {
+                session,
+                step,
+                error,
+            },
+            None => Event::ExecExited { session, status },
+        };
+        self.clients.send(client, &event);
+    }
+}
+
+fn watch_sweeper(poll: &Poll, sweeper: &Sweeper) -> Result<(), Errno> {
+    poll.add(sweeper.socket(), Token::Sweeper, EventFlags::IN)?;
+    poll.add(sweeper.pidfd(), Token::SweeperExit, EventFlags::IN)
+}

@@ -1,0 +1,317 @@
+//! What clients ask of the keeper, one function each. A refusal is an event; nothing here ends the
+//! keeper but a `Stop`.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::event::epoll::EventFlags;
+use rustix::io::Errno;
+
+use super::{Keeper, MAX_CONTAINERS, Token};
+use crate::cgroup::kill_group;
+use crate::keeper::container::{Container, Failure, Phase};
+use crate::keeper::exec::{self, MAX_SESSIONS, Session};
+use crate::keeper::protocol::{Event, ExecSpec, Request};
+use crate::keeper::start::{self, Context};
+use crate::spec::{ContainerId, ContainerSpec};
+use crate::sys;
+
+/// `_NSIG` of Linux.
+const LAST_SIGNAL: i32 = 64;
+
+fn refusal(request: &str, id: &ContainerId, error: impl ToString) -> Event {
+    Event::Refused {
+        request: request.to_owned(),
+        id: Some(id.clone()),
+        error: error.to_string(),
+    }
+}
+
+impl Keeper {
+    /// Carries out one request.
+    pub(super) fn answer(&mut self, client: u64, request: Request, fds: Vec<OwnedFd>) {
+        match request {
+            Request::Start { spec } => self.start(client, &spec, fds),
+            Request::Signal { id, signo, all } => {
+                if let Err(error) = self.signal(&id, signo, all) {
+                    self.clients.send(client, &refusal("signal", &id, error));
+                }
+            }
+            Request::Exec { exec } => self.exec(client, &exec, &fds),
+            Request::SignalExec { session, signo } => {
+                if let Err(error) = self.signal_session(&session, signo) {
+                    self.clients
+                        .send(client, &refusal("signal_exec", &session, error));
+                }
+            }
+            Request::List => {
+                let containers: Vec<_> = self
+                    .containers
+                    .serials
+                    .values()
+                    .filter_map(|serial| self.containers.by_serial.get(serial)?.listed())
+                    .collect();
+                self.clients.send(client, &Event::Listing { containers });
+            }
+            Request::Forget { id } => self.forget(client, &id),
+            Request::Stop { kill } => self.stop(client, kill),
+        }
+    }
+
+    fn start(&mut self, client: u64, spec: &ContainerSpec, fds: Vec<OwnedFd>) {
+        if let Some((_, container)) = self.containers.find(&spec.id) {
+            let known = known_events(container);
+            for event in known {
+                self.clients.send(client, &event);
+            }
+            return;
+        }
+        let result = self.admit().and_then(|()| {
+            let context = Context {
+                facts: &self.facts,
+                null: &self.null,
+                nofile: self.nofile,
+            };
+            start::start(&context, spec, fds)
+        });
+        match result {
+            Ok(container) => self.watch(container),
+            Err(Failure { step, error }) => {
+                let id = spec.id.clone();
+                self.clients
+                    .broadcast(&Event::StartFailed { id, step, error });
+            }
+        }
+    }
+
+    fn admit(&mut self) -> Result<(), Failure> {
+        let refuse = |error: String| {
+            Err(Failure {
+                step: "admit the container".to_owned(),
+                error,
+            })
+        };
+        if self.stopping {
+            return refuse("the keeper is stopping".to_owned());
+        }
+        if self.containers.by_serial.len() >= MAX_CONTAINERS {
+            return refuse(format!(
+                "the keeper already has {MAX_CONTAINERS} containers"
+            ));
+        }
+        self.pid_namespace.home()
+    }
+
+    /// Waits for everything that a new container can bring.
+    fn watch(&mut self, container: Container) {
+        let serial = self.poll.serial();
+        let mut watched =
+            self.poll
+                .add(container.pidfd.as_fd(), Token::Exit(serial), EventFlags::IN);
+        if let Phase::Starting(setup) = &container.phase {
+            watched = watched.and_then(|()| {
+                self.poll
+                    .add(setup.pipe(), Token::Report(serial), EventFlags::IN)
+            });
+        }
+        for (stream, pump) in container.pumps.iter().enumerate() {
+            if let Some(pump) = pump {
+                watched = watched.and_then(|()| {
+                    self.poll
+                        .add(pump.pipe(), Token::Output(serial, stream), EventFlags::IN)
+                });
+            }
+        }
+        if let Err(errno) = watched {
+            // Out of kernel memory: it must not run unwatched. Its end, if the first `add` worked,
+            // removes it; else the next start of its id finds it failing.
+            eprintln!("watch {}: {errno}", container.id);
+            // Already dead is what is wanted.
+            let _ = sys::pidfd_send_signal(container.pidfd.as_fd(), libc::SIGKILL);
+        }
+        self.containers.insert(serial, container);
+    }
+
+    fn signal(&mut self, id: &ContainerId, signo: i32, all: bool) -> Result<(), String> {
+        check_signal(signo)?;
+        let (_, container) = self
+            .containers
+            .find(id)
+            .ok_or("there is no such container")?;
+        if !matches!(container.phase, Phase::Starting(_) | Phase::Running) {
+            return Err("it has ended".to_owned());
+        }
+        match container.group.tracking().filter(|_| all) {
+            Some(dir) => kill_group(dir, signo).map_err(|error| error.to_string()),
+            None => sys::pidfd_send_signal(container.pidfd.as_fd(), signo).map_err(words),
+        }
+    }
+
+    fn exec(&mut self, client: u64, spec: &ExecSpec, fds: &[OwnedFd]) {
+        match self.try_exec(client, spec, fds) {
+            Ok(session) => {
+                let serial = self.poll.serial();
+                let exit = Token::SessionExit(serial);
+                let mut watched = self.poll.add(session.pidfd.as_fd(), exit, EventFlags::IN);
+                if let Some(setup) = &session.setup {
+                    let report = Token::SessionReport(serial);
+                    watched =
+                        watched.and_then(|()| self.poll.add(setup.pipe(), report, EventFlags::IN));
+                }
+                if let Err(errno) = watched {
+                    eprintln!("watch session {}: {errno}", session.name);
+                    // Already dead is what is wanted.
+                    let _ = sys::pidfd_send_signal(session.pidfd.as_fd(), libc::SIGKILL);
+                }
+                self.sessions.insert(serial, session);
+            }
+            Err(Failure { step, error }) => {
+                let session = spec.session.clone();
+                self.clients.send(
+                    client,
+                    &Event::ExecFailed {
+                        session,
+                        step,
+                        error,
+                    },
+                );
+            }
+        }
+    }
+
+    fn try_exec(
+        &mut self,
+        client: u64,
+        spec: &ExecSpec,
+        fds: &[OwnedFd],
+    ) -> Result<Session, Failure> {
+        let refuse = |error: &str| Failure {
+            step: "check the request".to_owned(),
+            error: error.to_owned(),
+        };
+        if self.sessions.len() >= MAX_SESSIONS {
+            return Err(refuse("too many sessions run"));
+        }
+        if self
+            .sessions
+            .values()
+            .any(|session| session.name == spec.session)
+        {
+            return Err(refuse("a session of this name runs"));
+        }
+        let (_, container) = self
+            .containers
+            .find(&spec.id)
+            .ok_or_else(|| refuse("there is no such container"))?;
+        if !matches!(container.phase, Phase::Running) {
+            return Err(refuse("the container is not running"));
+        }
+        let (pid, pidfd, setup) = exec::start(
+            &self.facts,
+            self.nofile,
+            &mut self.pid_namespace,
+            container,
+            spec,
+            fds,
+        )?;
+        let name = spec.session.clone();
+        Ok(Session {
+            name,
+            client,
+            pid,
+            pidfd,
+            setup: Some(setup),
+            failure: None,
+        })
+    }
+
+    fn signal_session(&mut self, name: &ContainerId, signo: i32) -> Result<(), String> {
+        check_signal(signo)?;
+        let session = self.sessions.values().find(|session| session.name == *name);
+        let session = session.ok_or("there is no such session")?;
+        sys::pidfd_send_signal(session.pidfd.as_fd(), signo).map_err(words)
+    }
+
+    fn forget(&mut self, client: u64, id: &ContainerId) {
+        match self
+            .containers
+            .find(id)
+            .map(|(serial, container)| (serial, &container.phase))
+        {
+            None => self
+                .clients
+                .send(client, &Event::Forgotten { id: id.clone() }),
+            Some((serial, Phase::Exited { .. })) => self.remove(serial, None),
+            // The event comes when it is gone.
+            Some((_, Phase::Removing(_) | Phase::Failing(_))) => {}
+            Some((_, Phase::Starting(_) | Phase::Running)) => {
+                self.clients.send(client, &refusal("forget", id, "it runs"));
+            }
+        }
+    }
+
+    fn stop(&mut self, client: u64, kill: bool) {
+        let live =
+            |container: &Container| matches!(container.phase, Phase::Starting(_) | Phase::Running);
+        if !kill && self.containers.by_serial.values().any(live) {
+            let event = Event::Refused {
+                request: "stop".to_owned(),
+                id: None,
+                error: "containers run".to_owned(),
+            };
+            self.clients.send(client, &event);
+            return;
+        }
+        self.stopping = true;
+        let serials: Vec<u64> = self.containers.by_serial.keys().copied().collect();
+        for serial in serials {
+            let Some(container) = self.containers.by_serial.get(&serial) else {
+                continue;
+            };
+            match container.phase {
+                Phase::Exited { .. } => self.remove(serial, None),
+                Phase::Starting(_) | Phase::Running => {
+                    // PID 1's end is everyone's; already dead is what is wanted.
+                    let _ = sys::pidfd_send_signal(container.pidfd.as_fd(), libc::SIGKILL);
+                }
+                Phase::Failing(_) | Phase::Removing(_) => {}
+            }
+        }
+    }
+}
+
+fn words(errno: Errno) -> String {
+    crate::child::Fault::words(errno.raw_os_error())
+}
+
+fn check_signal(signo: i32) -> Result<(), String> {
+    if (1..=LAST_SIGNAL).contains(&signo) {
+        Ok(())
+    } else {
+        Err(format!("{signo} is not a signal: 1 to {LAST_SIGNAL}"))
+    }
+}
+
+/// What is true of a container whose id was started before.
+fn known_events(container: &Container) -> Vec<Event> {
+    let id = container.id.clone();
+    let started = Event::Started {
+        id: id.clone(),
+        pid: container.pid,
+    };
+    match &container.phase {
+        // These say what became of them when it is known.
+        Phase::Starting(_) | Phase::Failing(_) => Vec::new(),
+        Phase::Running => vec![started],
+        Phase::Exited { status, oom_killed } => {
+            vec![
+                started,
+                Event::Exited {
+                    id,
+                    status: *status,
+                    oom_killed: *oom_killed,
+                },
+            ]
+        }
+        Phase::Removing(_) => vec![refusal("start", &id, "it is being removed")],
+    }
+}

@@ -1,0 +1,167 @@
+//! Starting a container: the plan, the pipes, the clone.
+//!
+//! Everything slow (mounts, cgroup files, look-ups) is in the plan and runs in the child, so that
+//! starts run side by side on all CPUs while this one thread goes on.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::rc::Rc;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Rlimit;
+
+use super::container::{Container, Failure, Phase, Setup};
+use super::output::{Pump, Rotation, open_dir};
+use crate::cgroup::{Group, remove_group};
+use crate::child::{self, Handed};
+use crate::plan::{self, HostFacts};
+use crate::spec::{ContainerSpec, Network, Output};
+use crate::sys::{self, Cloned, clone_flags};
+
+/// What a start needs of the keeper.
+pub(super) struct Context<'a> {
+    pub(super) facts: &'a HostFacts,
+    pub(super) null: &'a OwnedFd,
+    pub(super) nofile: Rlimit,
+}
+
+fn failed(step: &str) -> impl FnOnce(Errno) -> Failure {
+    let step = step.to_owned();
+    move |errno| Failure {
+        step,
+        error: child::Fault::words(errno.raw_os_error()),
+    }
+}
+
+/// A pipe whose read end does not block, for short messages.
+pub(super) fn message_pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&read, true)?;
+    Ok((read, write))
+}
+
+/// Clones the container's first process.
+pub(super) fn start(
+    context: &Context<'_>,
+    spec: &ContainerSpec,
+    fds: Vec<OwnedFd>,
+) -> Result<Container, Failure> {
+    let (plan, group) = plan::container(context.facts, spec).map_err(|error| Failure {
+        step: "check the spec".to_owned(),
+        error: error.to_string(),
+    })?;
+    let mut fds = fds.into_iter();
+    let netns = match spec.network {
+        Network::Namespace => Some(fds.next().ok_or_else(|| Failure {
+            step: "check the spec".to_owned(),
+            error: "no network namespace came with the request".to_owned(),
+        })?),
+        Network::Host | Network::New => None,
+    };
+    let streams = Streams::new(&spec.output).map_err(failed("open the output files"))?;
+    let (report, report_end) = message_pipe().map_err(failed("make a pipe"))?;
+    let (status, status_end) = if spec.init {
+        let (read, write) = message_pipe().map_err(failed("make a pipe"))?;
+        (Some(read), Some(write))
+    } else {
+        (None, None)
+    };
+    let unified = group.unified.as_deref().map(make_unified).transpose()?;
+    let null = context.null.as_fd();
+    let [stdout, stderr] = &streams.write_ends;
+    let handed = Handed {
+        stdio: [
+            null,
+            stdout.as_ref().map_or(null, AsFd::as_fd),
+            stderr.as_ref().map_or(null, AsFd::as_fd),
+        ],
+        report: report_end.as_fd(),
+        namespace: netns.as_ref().map(AsFd::as_fd),
+        status: status_end.as_ref().map(AsFd::as_fd),
+        nofile: context.nofile,
+    };
+    let new_net = if spec.network == Network::New {
+        clone_flags::NEWNET
+    } else {
+        0
+    };
+    let flags = clone_flags::PIDFD
+        | clone_flags::NEWNS
+        | clone_flags::NEWPID
+        | clone_flags::NEWIPC
+        | clone_flags::NEWUTS
+        | new_net;
+    let cloned = sys::clone3(flags, unified.as_ref().map(AsFd::as_fd));
+    let (pid, pidfd) = match cloned {
+        Ok(Cloned::Child) => child::run(&plan, &handed),
+        Ok(Cloned::Parent(pid, Some(pidfd))) => (pid, pidfd),
+        Ok(Cloned::Parent(_, None)) => return Err(undo(&group, Errno::BADF)),
+        Err(errno) => return Err(undo(&group, errno)),
+    };
+    Ok(Container {
+        id: spec.id.clone(),
+        pid,
+        pidfd,
+        phase: Phase::Starting(Setup::new(report, plan)),
+        status_pipe: status,
+        pumps: streams.pumps,
+        dropped_bytes: 0,
+        group,
+        dir: spec.dir.clone(),
+    })
+}
+
+fn make_unified(dir: &Path) -> Result<OwnedFd, Failure> {
+    let step = || format!("make cgroup {}", dir.display());
+    rustix::fs::mkdir(dir, Mode::from_raw_mode(0o755)).map_err(failed(&step()))?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(dir, flags, Mode::empty()).map_err(failed(&step()))
+}
+
+fn undo(group: &Group, errno: Errno) -> Failure {
+    if let Some(dir) = &group.unified
+        && let Err(error) = remove_group(dir)
+    {
+        eprintln!("remove {}: {error}", dir.display());
+    }
+    failed("clone the container's first process")(errno)
+}
+
+/// Both output streams: the container's ends and ours.
+struct Streams {
+    write_ends: [Option<OwnedFd>; 2],
+    pumps: [Option<Pump>; 2],
+}
+
+impl Streams {
+    fn new(output: &Output) -> Result<Self, Errno> {
+        let Output::Files {
+            dir,
+            max_bytes,
+            keep,
+        } = output
+        else {
+            return Ok(Self {
+                write_ends: [None, None],
+                pumps: [None, None],
+            });
+        };
+        let dir = Rc::new(open_dir(dir)?);
+        let rotation = Rotation {
+            max_bytes: *max_bytes,
+            keep: *keep,
+        };
+        let stream = |name| -> Result<(OwnedFd, Pump), Errno> {
+            let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+            Ok((write, Pump::new(read, Rc::clone(&dir), name, rotation)?))
+        };
+        let (stdout, stdout_pump) = stream("stdout")?;
+        let (stderr, stderr_pump) = stream("stderr")?;
+        Ok(Self {
+            write_ends: [Some(stdout), Some(stderr)],
+            pumps: [Some(stdout_pump), Some(stderr_pump)],
+        })
+    }
+}

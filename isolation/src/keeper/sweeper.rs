@@ -1,0 +1,168 @@
+//! Removing what ended containers leave (cgroups, private directories), in a process of its own, so
+//! that a busy directory or a big tree never delays a start or an exit.
+//!
+//! It deliberately removes only what a job names. Invariant: a job is forgotten only when its answer
+//! came; if the sweeper dies, a new one gets every unanswered job again (removing twice is harmless).
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use serde::{Deserialize, Serialize};
+
+use super::packet::{self, PacketError};
+use crate::cgroup::remove_group;
+use crate::child::{FIRST_FREE_FD, REPORT_FD};
+use crate::sys::{self, Cloned, clone_flags};
+
+/// Jobs on their way at once; the rest wait in the map. A seqpacket socket holds at least as many.
+const MAX_IN_FLIGHT: usize = 32;
+
+/// What to remove.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Job {
+    /// Names the job in its answer.
+    pub(super) serial: u64,
+    /// Cgroup directories.
+    pub(super) groups: Vec<PathBuf>,
+    /// The container's private directory.
+    pub(super) dir: PathBuf,
+}
+
+/// The answer to a job.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Swept {
+    /// Which job.
+    pub(super) serial: u64,
+    /// What could not be removed.
+    pub(super) failures: Vec<String>,
+}
+
+/// The keeper's end.
+#[derive(Debug)]
+pub(super) struct Sweeper {
+    socket: OwnedFd,
+    pidfd: OwnedFd,
+    /// Every job without an answer; true once sent.
+    jobs: BTreeMap<u64, (Job, bool)>,
+    in_flight: usize,
+}
+
+impl Sweeper {
+    /// Forks the sweeper.
+    pub(super) fn start() -> Result<Self, Errno> {
+        let (socket, theirs) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        match sys::clone3(clone_flags::PIDFD, None)? {
+            Cloned::Child => serve(&theirs),
+            Cloned::Parent(_, pidfd) => Ok(Self {
+                socket,
+                pidfd: pidfd.ok_or(Errno::BADF)?,
+                jobs: BTreeMap::new(),
+                in_flight: 0,
+            }),
+        }
+    }
+
+    /// Readable when an answer is there.
+    pub(super) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Readable when the sweeper ended.
+    pub(super) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// Takes a job.
+    pub(super) fn submit(&mut self, job: Job) {
+        self.jobs.insert(job.serial, (job, false));
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        let waiting = self.jobs.values_mut().filter(|(_, sent)| !*sent);
+        for (job, sent) in waiting.take(MAX_IN_FLIGHT.saturating_sub(self.in_flight)) {
+            // A dead sweeper's jobs are sent again to its successor.
+            if packet::send(self.socket.as_fd(), job, &[]).is_ok() {
+                *sent = true;
+                self.in_flight += 1;
+            }
+        }
+    }
+
+    /// Takes one answer; None when the sweeper is gone.
+    pub(super) fn answer(&mut self) -> Result<Option<Swept>, PacketError> {
+        let Some((swept, _)) = packet::receive::<Swept>(self.socket.as_fd())? else {
+            return Ok(None);
+        };
+        if self
+            .jobs
+            .remove(&swept.serial)
+            .is_some_and(|(_, sent)| sent)
+        {
+            self.in_flight -= 1;
+        }
+        self.flush();
+        Ok(Some(swept))
+    }
+
+    /// Replaces a sweeper that died.
+    pub(super) fn restart(&mut self) -> Result<(), Errno> {
+        let mut successor = Self::start()?;
+        successor.jobs = std::mem::take(&mut self.jobs);
+        successor
+            .jobs
+            .values_mut()
+            .for_each(|(_, sent)| *sent = false);
+        successor.flush();
+        *self = successor;
+        Ok(())
+    }
+}
+
+/// The sweeper's process: one job after the other until the keeper closes its end.
+fn serve(socket: &OwnedFd) -> ! {
+    // stderr may still be the pipe that the starting client reads to its end.
+    let ready = sys::dup_to(std::io::stdin().as_fd(), 2, false)
+        .and_then(|()| sys::dup_to(socket.as_fd(), REPORT_FD, true))
+        .and_then(|()| sys::close_from(FIRST_FREE_FD.unsigned_abs()));
+    // Failing to set the name harms nothing.
+    let _ = rustix::thread::set_name(c"gantry-sweeper");
+    let socket = sys::adopt_fd(REPORT_FD);
+    if ready.is_ok() {
+        while let Ok(Some((job, _))) = packet::receive::<Job>(socket.as_fd()) {
+            if packet::send(socket.as_fd(), &sweep(&job), &[]).is_err() {
+                break;
+            }
+        }
+    }
+    sys::exit_now(0)
+}
+
+/// Goes on after a failure and tells all of them.
+fn sweep(job: &Job) -> Swept {
+    let mut failures = Vec::new();
+    for group in &job.groups {
+        if let Err(error) = remove_group(group) {
+            failures.push(format!("remove {}: {error}", group.display()));
+        }
+    }
+    // remove_dir_all follows no symbolic link below the directory (std, CVE-2022-21658).
+    match std::fs::remove_dir_all(&job.dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            failures.push(format!("remove {}: {error}", job.dir.display()));
+        }
+        _ => {}
+    }
+    Swept {
+        serial: job.serial,
+        failures,
+    }
+}

@@ -1,0 +1,316 @@
+//! From a spec to the ordered list of steps that make the container: pure, printable, and complete
+//! before the clone, so that the child allocates nothing and every failure names its step.
+//!
+//! It decides order and arguments; it deliberately touches nothing. Order matters for safety:
+//! host volumes come before `/proc`, `/sys` and `/dev` (a volume that an image's symbolic link
+//! redirects below one of those ends up covered), and every path of the root is opened before
+//! `pivot_root` through [`InRoot`], never by name.
+
+mod command;
+mod path;
+mod step;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use command::{Command, Name, Who};
+pub(crate) use path::InRoot;
+pub(crate) use step::Step;
+
+use std::ffi::CString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::caps::CapSet;
+use crate::cgroup::{Group, Hierarchies};
+use crate::keeper::ExecSpec;
+use crate::spec::{
+    ContainerSpec, MAX_HOSTNAME_BYTES, Network, Root, SANDBOX_TARGET, SpecError, check_command,
+};
+
+/// Size of a native task's `/tmp` and `/run`, each; pages count against its memory limit.
+const HOST_TMP_BYTES: u64 = 1 << 30;
+/// `CAP_MKNOD`: withheld where no device controller would stop a made node from being opened.
+const CAP_MKNOD: u32 = 27;
+
+/// What the plan needs to know of the host; looked up once per keeper.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct HostFacts {
+    /// The cgroup trees.
+    pub(crate) hierarchies: Hierarchies,
+    /// Name of the directory in each tree that holds the containers.
+    pub(crate) cgroup_parent: String,
+    /// Whether overlayfs takes layers one by one (`lowerdir+`, Linux 6.7).
+    pub(crate) layer_by_layer: bool,
+    /// Paths below `/proc` and `/sys` that exist here and are to be covered or made read-only.
+    pub(crate) guarded: Vec<Guard>,
+}
+
+/// A path of the kernel's file systems that a container must not use freely.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Guard {
+    /// Which file system.
+    pub(crate) base: GuardBase,
+    /// Path below it.
+    pub(crate) path: CString,
+    /// How.
+    pub(crate) how: GuardHow,
+}
+
+/// Which of the kernel's file systems.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GuardBase {
+    /// `/proc`.
+    Proc,
+    /// `/sys`.
+    Sys,
+}
+
+/// How a path is guarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GuardHow {
+    /// `/dev/null` covers a file.
+    MaskFile,
+    /// An empty read-only directory covers a directory.
+    MaskDir,
+    /// It is bound over itself, read-only.
+    ReadOnly,
+}
+
+/// The list that runc, crun and Docker guard by default.
+pub(crate) const GUARDS: [(GuardBase, &str, GuardHow); 15] = [
+    (GuardBase::Proc, "asound", GuardHow::MaskDir),
+    (GuardBase::Proc, "acpi", GuardHow::MaskDir),
+    (GuardBase::Proc, "kcore", GuardHow::MaskFile),
+    (GuardBase::Proc, "keys", GuardHow::MaskFile),
+    (GuardBase::Proc, "latency_stats", GuardHow::MaskFile),
+    (GuardBase::Proc, "timer_list", GuardHow::MaskFile),
+    (GuardBase::Proc, "sched_debug", GuardHow::MaskFile),
+    (GuardBase::Proc, "scsi", GuardHow::MaskDir),
+    (GuardBase::Sys, "firmware", GuardHow::MaskDir),
+    (
+        GuardBase::Sys,
+        "devices/virtual/powercap",
+        GuardHow::MaskDir,
+    ),
+    (GuardBase::Proc, "bus", GuardHow::ReadOnly),
+    (GuardBase::Proc, "fs", GuardHow::ReadOnly),
+    (GuardBase::Proc, "irq", GuardHow::ReadOnly),
+    (GuardBase::Proc, "sys", GuardHow::ReadOnly),
+    (GuardBase::Proc, "sysrq-trigger", GuardHow::ReadOnly),
+];
+
+/// Everything that the child does, in order, and the command at the end.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// In order; the last one is [`Step::Exec`].
+    pub(crate) steps: Vec<Step>,
+    /// What to run.
+    pub(crate) command: Command,
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.steps.iter().try_for_each(|step| writeln!(f, "{step}"))
+    }
+}
+
+/// Text without NUL bytes, which a checked spec is made of.
+fn c(text: impl AsRef<[u8]>) -> Result<CString, SpecError> {
+    CString::new(text.as_ref()).map_err(|_| SpecError::Character("a path or value"))
+}
+
+fn c_path(path: &Path) -> Result<CString, SpecError> {
+    c(path.as_os_str().as_encoded_bytes())
+}
+
+/// The plan of a container and the groups it lives in.
+///
+/// # Errors
+/// The spec is not well formed.
+pub(crate) fn container(
+    host: &HostFacts,
+    spec: &ContainerSpec,
+) -> Result<(Plan, Group), SpecError> {
+    spec.check()?;
+    let id = spec.id.as_str();
+    let group = Group::new(&host.hierarchies, &host.cgroup_parent, id, &spec.limits);
+    let mut steps = Vec::with_capacity(48);
+    cgroup_steps(&group, &mut steps)?;
+    match spec.network {
+        Network::Host => {}
+        Network::New => steps.push(Step::NetLoopback),
+        Network::Namespace => steps.push(Step::NetEnter),
+    }
+    root_steps(host, spec, &mut steps)?;
+    volume_steps(spec, &mut steps)?;
+    kernel_file_systems(host, &mut steps);
+    let default_cwd = if spec.sandbox.is_some() {
+        SANDBOX_TARGET
+    } else {
+        "/"
+    };
+    let cwd = spec.cwd.as_deref().unwrap_or(Path::new(default_cwd));
+    steps.push(Step::Cwd(InRoot::new(cwd)?));
+    let who = Who::new(&spec.user)?;
+    if who.needs_lookup() {
+        steps.push(Step::LookUpUser(who.clone()));
+    }
+    steps.push(Step::Pivot);
+    let hostname = spec.hostname.as_deref().unwrap_or(id);
+    steps.push(Step::Hostname(c(
+        &hostname.as_bytes()[..hostname.len().min(MAX_HOSTNAME_BYTES)]
+    )?));
+    if spec.init {
+        steps.push(Step::Init);
+    }
+    steps.push(Step::Credentials(capabilities(host, spec.capabilities)));
+    let command = Command::new(&spec.argv, &spec.env, who)?;
+    steps.push(Step::Exec(command.shown()));
+    Ok((Plan { steps, command }, group))
+}
+
+/// The plan of one more process in the container whose groups are `group`.
+///
+/// # Errors
+/// The spec is not well formed.
+pub(crate) fn exec(host: &HostFacts, spec: &ExecSpec, group: &Group) -> Result<Plan, SpecError> {
+    check_command(&spec.argv, &spec.env)?;
+    let mut steps = Vec::new();
+    for dir in &group.join {
+        steps.push(Step::CgroupJoin(c_path(&dir.join("tasks"))?));
+    }
+    steps.push(Step::EnterContainer);
+    let cwd = spec.cwd.as_deref().unwrap_or(Path::new("/"));
+    steps.push(Step::Cwd(InRoot::new(cwd)?));
+    let who = Who::new(&spec.user)?;
+    if who.needs_lookup() {
+        steps.push(Step::LookUpUser(who.clone()));
+    }
+    if spec.tty {
+        steps.push(Step::Terminal);
+    }
+    steps.push(Step::Credentials(capabilities(host, spec.capabilities)));
+    let command = Command::new(&spec.argv, &spec.env, who)?;
+    steps.push(Step::Exec(command.shown()));
+    Ok(Plan { steps, command })
+}
+
+fn capabilities(host: &HostFacts, wanted: CapSet) -> CapSet {
+    if host.hierarchies.devices.is_some() {
+        wanted
+    } else {
+        wanted.without(CAP_MKNOD)
+    }
+}
+
+fn cgroup_steps(group: &Group, steps: &mut Vec<Step>) -> Result<(), SpecError> {
+    for dir in &group.make {
+        steps.push(Step::CgroupMake(c_path(dir)?));
+    }
+    for (dir, setting) in &group.settings {
+        let file = c_path(&dir.join(setting.file))?;
+        steps.push(Step::CgroupSet {
+            file,
+            value: c(&setting.value)?,
+        });
+    }
+    for dir in &group.join {
+        steps.push(Step::CgroupJoin(c_path(&dir.join("tasks"))?));
+    }
+    // Only now: the namespace's root is where the process is when it is made.
+    steps.push(Step::CgroupNamespace);
+    Ok(())
+}
+
+fn root_steps(
+    host: &HostFacts,
+    spec: &ContainerSpec,
+    steps: &mut Vec<Step>,
+) -> Result<(), SpecError> {
+    steps.push(Step::PrivateDir(c_path(&spec.dir)?));
+    match &spec.root {
+        Root::Layers(layers) => steps.push(overlay(host, layers)?),
+        Root::Host { hide } => {
+            steps.push(overlay(host, &[PathBuf::from("/")])?);
+            for (path, mode) in [("/tmp", "1777"), ("/run", "0755")] {
+                let size = c(HOST_TMP_BYTES.to_string())?;
+                steps.push(Step::Tmpfs {
+                    at: InRoot::new(Path::new(path))?,
+                    size,
+                    mode: c(mode)?,
+                });
+            }
+            for path in hide {
+                steps.push(Step::Hide(InRoot::new(path)?));
+            }
+        }
+    }
+    for (name, content) in [
+        ("hosts", &spec.files.hosts),
+        ("resolv.conf", &spec.files.resolv_conf),
+    ] {
+        if let Some(content) = content {
+            steps.push(Step::EtcFile {
+                name: c(name)?,
+                content: content.clone().into_bytes(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn overlay(host: &HostFacts, layers: &[PathBuf]) -> Result<Step, SpecError> {
+    let lower = layers
+        .iter()
+        .map(|path| c_path(path))
+        .collect::<Result<Vec<_>, _>>()?;
+    if host.layer_by_layer {
+        return Ok(Step::Overlay {
+            lower,
+            options: None,
+        });
+    }
+    // mount(2) takes one page of text in which ':', ',' and '\\' mean something.
+    let special = |b: &u8| matches!(b, b':' | b',' | b'\\');
+    if lower.iter().any(|path| path.as_bytes().iter().any(special)) {
+        return Err(SpecError::Character("a layer's path (for this kernel)"));
+    }
+    let joined = lower
+        .iter()
+        .map(|path| path.as_bytes())
+        .collect::<Vec<_>>()
+        .join(&b':');
+    let options = [
+        b"lowerdir=",
+        joined.as_slice(),
+        b",upperdir=upper,workdir=work",
+    ]
+    .concat();
+    Ok(Step::Overlay {
+        lower,
+        options: Some(c(options)?),
+    })
+}
+
+fn volume_steps(spec: &ContainerSpec, steps: &mut Vec<Step>) -> Result<(), SpecError> {
+    for mount in &spec.mounts {
+        steps.push(Step::Volume {
+            source: c_path(&mount.source)?,
+            at: InRoot::new(&mount.target)?,
+            read_only: mount.read_only,
+        });
+    }
+    if let Some(sandbox) = &spec.sandbox {
+        steps.push(Step::Volume {
+            source: c_path(sandbox)?,
+            at: InRoot::new(Path::new(SANDBOX_TARGET))?,
+            read_only: false,
+        });
+    }
+    Ok(())
+}
+
+fn kernel_file_systems(host: &HostFacts, steps: &mut Vec<Step>) {
+    steps.extend([Step::Proc, Step::Sys, Step::Dev]);
+    steps.extend(host.guarded.iter().cloned().map(Step::Guard));
+}

@@ -1,0 +1,162 @@
+//! One step of a plan, as the child runs it and as a person reads it.
+
+use std::ffi::CString;
+use std::fmt;
+
+use super::{Guard, GuardBase, GuardHow, InRoot, Who};
+use crate::caps::CapSet;
+
+/// One step. Its `Display` is what a failure report says was being done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Make a v1 group.
+    CgroupMake(CString),
+    /// Write a limit.
+    CgroupSet {
+        /// Path of the file.
+        file: CString,
+        /// What to write.
+        value: CString,
+    },
+    /// Move this process by its group's `tasks` file.
+    CgroupJoin(CString),
+    /// Make the current groups the root of what the container sees.
+    CgroupNamespace,
+    /// Enter the network namespace that came with the request.
+    NetEnter,
+    /// Bring loopback up in a fresh network namespace.
+    NetLoopback,
+    /// Make and enter the private directory with the overlay's upper and work directories.
+    PrivateDir(CString),
+    /// Mount the root over these lower directories.
+    Overlay {
+        /// Topmost first.
+        lower: Vec<CString>,
+        /// The whole option text, for kernels that do not take layers one by one.
+        options: Option<CString>,
+    },
+    /// A fresh tmpfs.
+    Tmpfs {
+        /// Where.
+        at: InRoot,
+        /// Bound in bytes.
+        size: CString,
+        /// Permissions, octal.
+        mode: CString,
+    },
+    /// Cover a directory by an empty read-only one.
+    Hide(InRoot),
+    /// Write a file in `/etc`.
+    EtcFile {
+        /// Its name.
+        name: CString,
+        /// Its content.
+        content: Vec<u8>,
+    },
+    /// Bind a host directory or file.
+    Volume {
+        /// On the host.
+        source: CString,
+        /// In the container.
+        at: InRoot,
+        /// Whether writing is denied.
+        read_only: bool,
+    },
+    /// Mount `/proc`.
+    Proc,
+    /// Mount `/sys`, read-only.
+    Sys,
+    /// Mount `/dev` with its nodes, `pts`, `shm` and `mqueue`.
+    Dev,
+    /// Cover or protect a path of the kernel's file systems.
+    Guard(Guard),
+    /// Open the working directory, making it when missing.
+    Cwd(InRoot),
+    /// Find the user's and groups' numbers.
+    LookUpUser(Who),
+    /// Make the new root the root and drop the host's.
+    Pivot,
+    /// Set the host name.
+    Hostname(CString),
+    /// Become the tiny PID 1 and go on in a child.
+    Init,
+    /// Enter the namespaces of a running container.
+    EnterContainer,
+    /// Make stdin the controlling terminal.
+    Terminal,
+    /// Become the user with these capabilities at most, without a way to gain more.
+    Credentials(CapSet),
+    /// Run the command.
+    Exec(String),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CgroupMake(path) => write!(f, "make cgroup {}", path.to_string_lossy()),
+            Self::CgroupSet { file, value } => {
+                write!(
+                    f,
+                    "set {} to {}",
+                    file.to_string_lossy(),
+                    value.to_string_lossy()
+                )
+            }
+            Self::CgroupJoin(path) => write!(f, "join cgroup {}", path.to_string_lossy()),
+            Self::CgroupNamespace => f.write_str("make the cgroup namespace"),
+            Self::NetEnter => f.write_str("enter the network namespace"),
+            Self::NetLoopback => f.write_str("bring loopback up"),
+            Self::PrivateDir(path) => {
+                write!(f, "make the private directory {}", path.to_string_lossy())
+            }
+            Self::Overlay { lower, .. } => {
+                f.write_str("mount the root over ")?;
+                for (index, path) in lower.iter().enumerate() {
+                    let between = if index == 0 { "" } else { ":" };
+                    write!(f, "{between}{}", path.to_string_lossy())?;
+                }
+                Ok(())
+            }
+            Self::Tmpfs { at, size, .. } => {
+                write!(f, "mount tmpfs of {} bytes at {at}", size.to_string_lossy())
+            }
+            Self::Hide(at) => write!(f, "hide {at}"),
+            Self::EtcFile { name, .. } => write!(f, "write /etc/{}", name.to_string_lossy()),
+            Self::Volume {
+                source,
+                at,
+                read_only,
+            } => {
+                let how = if *read_only { ", read-only" } else { "" };
+                write!(f, "mount {} at {at}{how}", source.to_string_lossy())
+            }
+            Self::Proc => f.write_str("mount /proc"),
+            Self::Sys => f.write_str("mount /sys"),
+            Self::Dev => f.write_str("mount /dev"),
+            Self::Guard(guard) => guard.fmt(f),
+            Self::Cwd(path) => write!(f, "open the working directory {path}"),
+            Self::LookUpUser(who) => write!(f, "find user {who} in the container"),
+            Self::Pivot => f.write_str("change the root"),
+            Self::Hostname(name) => write!(f, "set the host name {}", name.to_string_lossy()),
+            Self::Init => f.write_str("fork from the init"),
+            Self::EnterContainer => f.write_str("enter the container"),
+            Self::Terminal => f.write_str("take the terminal"),
+            Self::Credentials(caps) => write!(f, "drop privileges to {:#x}", caps.bits()),
+            Self::Exec(program) => write!(f, "exec {program}"),
+        }
+    }
+}
+
+impl fmt::Display for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verb = match self.how {
+            GuardHow::MaskFile | GuardHow::MaskDir => "mask",
+            GuardHow::ReadOnly => "protect",
+        };
+        let base = match self.base {
+            GuardBase::Proc => "proc",
+            GuardBase::Sys => "sys",
+        };
+        write!(f, "{verb} /{base}/{}", self.path.to_string_lossy())
+    }
+}

@@ -1,0 +1,166 @@
+//! Golden plans: the whole list of steps as a person reads it.
+
+use std::path::PathBuf;
+
+use super::*;
+use crate::spec::{ContainerId, Files, Limits, Mount, User};
+
+fn host() -> HostFacts {
+    let tree = |name: &str| Some(PathBuf::from("/cg").join(name));
+    HostFacts {
+        hierarchies: Hierarchies {
+            unified: tree("unified"),
+            cpu: tree("cpu"),
+            memory: tree("memory"),
+            pids: tree("pids"),
+            devices: tree("devices"),
+            ..Hierarchies::default()
+        },
+        cgroup_parent: "gantry-t".to_owned(),
+        layer_by_layer: true,
+        guarded: vec![
+            Guard {
+                base: GuardBase::Proc,
+                path: c("kcore").unwrap(),
+                how: GuardHow::MaskFile,
+            },
+            Guard {
+                base: GuardBase::Proc,
+                path: c("sys").unwrap(),
+                how: GuardHow::ReadOnly,
+            },
+        ],
+    }
+}
+
+fn spec(root: Root) -> ContainerSpec {
+    let id = ContainerId::try_from("c1").unwrap();
+    ContainerSpec::new(id, root, "/d/c1".into(), vec!["true".to_owned()])
+}
+
+#[test]
+fn an_image_with_everything() {
+    let mut spec = spec(Root::Layers(vec!["/l/2".into(), "/l/1".into()]));
+    spec.sandbox = Some("/s/c1".into());
+    spec.user = User::Name("web".to_owned());
+    spec.hostname = Some("box".to_owned());
+    spec.network = Network::Namespace;
+    spec.limits = Limits {
+        cpu_shares: Some(102),
+        cpu_quota_us: Some(10_000),
+        memory_bytes: Some(33_554_432),
+        pids_max: Some(64),
+        ..Limits::default()
+    };
+    spec.mounts = vec![Mount {
+        source: "/h".into(),
+        target: "/data".into(),
+        read_only: true,
+    }];
+    spec.files = Files {
+        hosts: Some("127.0.0.1 localhost\n".to_owned()),
+        resolv_conf: None,
+    };
+    let (plan, _) = container(&host(), &spec).unwrap();
+    let golden = "\
+make cgroup /cg/cpu/gantry-t/c1
+make cgroup /cg/memory/gantry-t/c1
+make cgroup /cg/pids/gantry-t/c1
+set /cg/cpu/gantry-t/c1/cpu.shares to 102
+set /cg/cpu/gantry-t/c1/cpu.cfs_quota_us to 10000
+set /cg/memory/gantry-t/c1/memory.limit_in_bytes to 33554432
+set /cg/pids/gantry-t/c1/pids.max to 64
+join cgroup /cg/cpu/gantry-t/c1/tasks
+join cgroup /cg/memory/gantry-t/c1/tasks
+join cgroup /cg/pids/gantry-t/c1/tasks
+join cgroup /cg/devices/gantry-t/tasks
+make the cgroup namespace
+enter the network namespace
+make the private directory /d/c1
+mount the root over /l/2:/l/1
+write /etc/hosts
+mount /h at /data, read-only
+mount /s/c1 at /mnt/mesos/sandbox
+mount /proc
+mount /sys
+mount /dev
+mask /proc/kcore
+protect /proc/sys
+open the working directory /mnt/mesos/sandbox
+find user web in the container
+change the root
+set the host name box
+fork from the init
+drop privileges to 0xa80425fb
+exec true
+";
+    assert_eq!(plan.to_string(), golden);
+}
+
+#[test]
+fn a_native_command_sees_the_host_without_our_data() {
+    let mut spec = spec(Root::Host {
+        hide: vec!["/var/gantry".into()],
+    });
+    spec.init = false;
+    let (plan, _) = container(&host(), &spec).unwrap();
+    let text = plan.to_string();
+    let from = text.find("make the private").unwrap();
+    let to = text.find("mount /proc").unwrap();
+    let golden = "\
+make the private directory /d/c1
+mount the root over /
+mount tmpfs of 1073741824 bytes at /tmp
+mount tmpfs of 1073741824 bytes at /run
+hide /var/gantry
+";
+    assert_eq!(&text[from..to], golden);
+    assert!(text.ends_with("set the host name c1\ndrop privileges to 0xa80425fb\nexec true\n"));
+}
+
+#[test]
+fn without_a_device_controller_no_node_can_be_made() {
+    let hosts = HostFacts {
+        hierarchies: Hierarchies {
+            unified: Some("/cg".into()),
+            pure_v2: true,
+            ..Hierarchies::default()
+        },
+        ..host()
+    };
+    let (plan, group) = container(&hosts, &spec(Root::Layers(vec!["/l".into()]))).unwrap();
+    assert!(plan.to_string().contains("drop privileges to 0xa00425fb"));
+    assert!(group.join.is_empty());
+}
+
+#[test]
+fn the_image_cannot_choose_what_our_own_mounts_cover() {
+    let (plan, _) = container(&host(), &spec(Root::Layers(vec!["/l".into()]))).unwrap();
+    let text = plan.to_string();
+    let at = |what: &str| text.find(what).unwrap();
+    assert!(at("mount the root") < at("mount /proc"));
+    assert!(at("open the working directory") < at("change the root"));
+    let mut bad = spec(Root::Layers(vec!["/l".into()]));
+    for target in ["/proc/sys", "/dev", "/", "/a/../proc", "relative"] {
+        bad.mounts = vec![Mount {
+            source: "/h".into(),
+            target: target.into(),
+            read_only: false,
+        }];
+        assert!(container(&host(), &bad).is_err(), "{target}");
+    }
+}
+
+#[test]
+fn an_older_kernel_gets_all_layers_in_one_text() {
+    let hosts = HostFacts {
+        layer_by_layer: false,
+        ..host()
+    };
+    let (plan, _) = container(&hosts, &spec(Root::Layers(vec!["/b".into(), "/a".into()]))).unwrap();
+    let text = c("lowerdir=/b:/a,upperdir=upper,workdir=work").unwrap();
+    assert!(plan.steps.iter().any(
+        |step| matches!(step, Step::Overlay { options: Some(options), .. } if *options == text)
+    ));
+    assert!(container(&hosts, &spec(Root::Layers(vec!["/a,b".into()]))).is_err());
+}

@@ -1,0 +1,97 @@
+//! Volumes, files in /etc, and what of the kernel's file systems is covered.
+
+use gantry_isolation::spec::Mount;
+
+use crate::node::Node;
+
+#[test]
+fn host_volumes_appear_read_write_or_read_only() {
+    let mut node = Node::new();
+    let data = node.path("data");
+    std::fs::create_dir(&data).unwrap();
+    std::fs::write(data.join("f"), "from the host\n").unwrap();
+    let mut spec = node.shell(
+        "c1",
+        "cat /v/ro/f; echo x > /v/ro/g || echo denied; echo x > /v/rw/g && cat /one; \
+         cat /run/late/f",
+    );
+    let mount = |source: &std::path::Path, target: &str, read_only| Mount {
+        source: source.to_owned(),
+        target: target.into(),
+        read_only,
+    };
+    spec.mounts = vec![
+        mount(&data, "/v/ro", true),
+        mount(&data, "/v/rw", false),
+        mount(&data.join("f"), "/one", true),
+        mount(&data, "/run/late", true),
+    ];
+    let ended = node.run(&spec);
+    assert_eq!(
+        ended.stdout, "from the host\ndenied\nfrom the host\nfrom the host\n",
+        "{ended:?}"
+    );
+    assert_eq!(std::fs::read_to_string(data.join("g")).unwrap(), "x\n");
+}
+
+#[test]
+fn a_volume_that_is_not_there_says_so() {
+    let mut node = Node::new();
+    let mut spec = node.shell("c1", "true");
+    spec.mounts = vec![Mount {
+        source: "/no/such".into(),
+        target: "/v".into(),
+        read_only: false,
+    }];
+    node.start(&spec);
+    assert_eq!(
+        node.start_failure("c1"),
+        "mount /no/such at /v: No such file or directory"
+    );
+}
+
+#[test]
+fn hosts_and_resolv_conf_are_written() {
+    let mut node = Node::new();
+    let mut spec = node.shell("c1", "cat /etc/hosts /etc/resolv.conf");
+    spec.files.hosts = Some("1.2.3.4 here\n".to_owned());
+    spec.files.resolv_conf = Some("nameserver 1.2.3.4\n".to_owned());
+    assert_eq!(node.run(&spec).stdout, "1.2.3.4 here\nnameserver 1.2.3.4\n");
+    assert!(
+        !std::fs::read_to_string("/etc/hosts")
+            .unwrap()
+            .contains("1.2.3.4 here")
+    );
+}
+
+#[test]
+fn the_kernels_knobs_cannot_be_turned() {
+    let mut node = Node::new();
+    let script = "for f in /proc/sys/kernel/domainname /proc/sysrq-trigger /sys/kernel/uevent_seqnum; \
+                  do echo x > $f && echo wrote $f; done; \
+                  for f in /proc/kcore /proc/keys /proc/timer_list /proc/sched_debug; do \
+                  test ! -e $f || test ! -s $f || test ! -r $f || cat $f; done; \
+                  ls /sys/firmware /proc/acpi 2>/dev/null | grep -v :; \
+                  mount -t tmpfs none /mnt && echo mounted; umount /proc && echo unmounted; \
+                  chroot / true && echo chroot; exit 0";
+    let spec = node.shell("c1", script);
+    let ended = node.run(&spec);
+    assert_eq!(ended.stdout.trim(), "chroot", "{ended:?}");
+}
+
+#[test]
+fn what_is_hidden_cannot_be_read() {
+    let mut node = Node::new();
+    let secret = node.path("containers/secret");
+    std::fs::write(&secret, "s").unwrap();
+    let dir = node.path("containers");
+    let script = format!(
+        "ls -A {0}; cat {0}/secret; echo > {0}/new; exit 0",
+        dir.display()
+    );
+    let spec = node.shell("c1", &script);
+    let ended = node.run(&spec);
+    assert_eq!(ended.stdout, "");
+    assert!(ended.stderr.contains("No such file"), "{ended:?}");
+    assert!(ended.stderr.contains("Read-only file system"), "{ended:?}");
+}

@@ -1,0 +1,14 @@
+//! Containers on the real kernel: needs root, makes its own keepers, groups and directories, and
+//! leaves nothing. Each test has a node of its own, so all run side by side.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod attacks;
+mod exec;
+mod files;
+mod limits;
+mod namespaces;
+mod node;
+mod output;
+mod privileges;
+mod running;
+mod survival;
