@@ -1,1 +1,270 @@
-//! The coordinator.
+//! The coordinator: replicated state, the schedulers' loop, agents' sessions and the HTTP APIs,
+//! joined and started here.
+//!
+//! It decides no scheduling: that is coordinator-core. Invariants: two processes never share a
+//! data directory; [`start`] returns when this member leads and its state is replayed; there is
+//! no authentication yet, so nothing but loopback and a 0600 socket is listened on.
+
+mod agents;
+mod consensus;
+mod directory;
+mod handle;
+mod http;
+mod leader;
+mod log;
+mod mint;
+mod replicated;
+mod serve;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+pub use agents::SocketError;
+pub use consensus::{ConsensusError, MachineError};
+pub use directory::DirectoryError;
+pub use handle::{Handle, Node, PROPOSE_TIMEOUT, ProposeError, Proposed};
+pub use log::LogError;
+pub use replicated::Latest;
+
+use consensus::Member;
+use directory::DataDirectory;
+use gantry_coordinator_core::Outcome;
+use replicated::Replicated;
+use serve::Server;
+
+/// The id of the only member of a group.
+const MEMBER: u64 = 1;
+
+/// How to run a coordinator.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The coordinator's own directory; created, 0700.
+    pub data_dir: PathBuf,
+    /// Where HTTP is served: loopback only. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The Unix socket for agents of this machine; its directory must exist or be `data_dir`.
+    pub agent_socket: PathBuf,
+    /// For people.
+    pub cluster_name: String,
+    /// Name or address under which clients reach this coordinator.
+    pub hostname: String,
+}
+
+/// Why the coordinator does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is no authentication yet.
+    #[error(
+        "refusing to serve the API on {0}: there is no authentication yet, so only loopback \
+         addresses are allowed"
+    )]
+    NotLoopback(SocketAddr),
+    /// Data directory.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// HTTP port.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address asked for.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Agents' socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// Log or state.
+    #[error(transparent)]
+    Consensus(#[from] ConsensusError),
+    /// It failed while it started.
+    #[error("the coordinator failed at its start: {0}")]
+    Failed(String),
+}
+
+/// A running coordinator. Dropping it without [`Running::shutdown`] leaves its threads until the
+/// process ends.
+pub struct Running {
+    handle: Handle,
+    http_address: SocketAddr,
+    member: Member<Outcome>,
+    failed: watch::Receiver<Option<String>>,
+    server: Server,
+    accepting: JoinHandle<()>,
+    leading: JoinHandle<()>,
+    agent_socket: PathBuf,
+    _directory: DataDirectory,
+}
+
+/// Starts a coordinator; returns when it leads and its state is as it was.
+///
+/// # Errors
+/// See [`StartError`]; nothing runs then.
+pub async fn start(config: Config) -> Result<Running, StartError> {
+    if !config.listen.ip().is_loopback() {
+        return Err(StartError::NotLoopback(config.listen));
+    }
+    let directory = DataDirectory::open(&config.data_dir)?;
+    let (listener, http_address) = listen(config.listen).await?;
+    let agent_listener = agents::listen(&config.agent_socket)?;
+
+    let (machine, mut latest, rounds) = Replicated::new();
+    let consensus = consensus::Config {
+        member: MEMBER,
+        log_disk: log::thread::real_disk(&directory.log()),
+        snapshots: directory.snapshots(),
+        fresh_salt: mint::salt(),
+        snapshot_entries: consensus::SNAPSHOT_ENTRIES,
+    };
+    let member = tokio::task::spawn_blocking(move || consensus::start(consensus, machine))
+        .await
+        .map_err(|error| StartError::Failed(error.to_string()))??;
+
+    let (events, agents) = mpsc::channel(agents::EVENTS_MAX);
+    let (ask, questions) = mpsc::channel(leader::QUESTIONS_MAX);
+    let (to_directory, connected) = watch::channel(agents::Directory::default());
+    let ends = leader::Ends {
+        rounds,
+        agents,
+        questions,
+        proposer: member.proposer(),
+        directory: to_directory,
+    };
+    let (leading, failed) = supervise(ends, member.failed());
+    let ready = ready(&mut latest, failed.clone()).await;
+    let handle = Handle::new(handle::Wiring {
+        node: node(&config, http_address),
+        latest,
+        agents: connected,
+        proposer: member.proposer(),
+        questions: ask,
+    });
+    // The leader's loop answers once it has seen what makes it lead.
+    let asked = handle.queue().await;
+    let failed_text = |error: ProposeError| StartError::Failed(error.to_string());
+    if let Err(error) = ready.and_then(|()| asked.map_err(failed_text)) {
+        stop(member).await;
+        return Err(error);
+    }
+    let accepting = tokio::spawn(agents::accept(agent_listener, events));
+    let server = Server::start(listener, http::router(handle.clone()));
+    let agent_socket = config.agent_socket;
+    let _directory = directory;
+    Ok(Running {
+        handle,
+        http_address,
+        member,
+        failed,
+        server,
+        accepting,
+        leading,
+        agent_socket,
+        _directory,
+    })
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let real = listener.local_addr().map_err(failed)?;
+    Ok((listener, real))
+}
+
+fn node(config: &Config, http_address: SocketAddr) -> Node {
+    Node {
+        cluster_name: config.cluster_name.clone(),
+        hostname: config.hostname.clone(),
+        http_port: http_address.port(),
+        coordinator_id: mint::uuid(),
+        version: env!("CARGO_PKG_VERSION"),
+        started: mint::now(),
+    }
+}
+
+/// Runs the leader's loop; its end, or that of consensus, is a failure to tell.
+fn supervise(
+    ends: leader::Ends,
+    mut consensus: watch::Receiver<Option<String>>,
+) -> (JoinHandle<()>, watch::Receiver<Option<String>>) {
+    let (tell, failed) = watch::channel(None);
+    let leading = tokio::spawn(async move {
+        let mut leading = tokio::spawn(leader::run(ends));
+        tokio::select! {
+            ended = &mut leading => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "the leader's loop has failed");
+                    tell.send_replace(Some(format!("the leader's loop has failed: {error}")));
+                }
+            }
+            Ok(reason) = consensus.wait_for(Option::is_some) => {
+                tell.send_replace(reason.clone());
+            }
+        }
+        // Reads go on; the loop ends with consensus.
+        tell.closed().await;
+        leading.abort();
+    });
+    (leading, failed)
+}
+
+async fn stop(member: Member<Outcome>) {
+    if let Err(error) = tokio::task::spawn_blocking(move || member.stop()).await {
+        tracing::error!(%error, "consensus did not stop cleanly");
+    }
+}
+
+/// Waits until this member leads and the cluster has an id.
+async fn ready(
+    latest: &mut watch::Receiver<Latest>,
+    mut failed: watch::Receiver<Option<String>>,
+) -> Result<(), StartError> {
+    tokio::select! {
+        found = latest.wait_for(|now| now.leads && now.state.cluster().is_some()) => {
+            found.map(|_| ()).map_err(|_| StartError::Failed("consensus has ended".to_owned()))
+        }
+        reason = failed.wait_for(Option::is_some) => {
+            let reason = reason.ok().and_then(|reason| reason.clone());
+            Err(StartError::Failed(reason.unwrap_or_else(|| "its tasks have ended".to_owned())))
+        }
+    }
+}
+
+impl Running {
+    /// For everything that reads and proposes.
+    #[must_use]
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Where HTTP is served, with the real port.
+    #[must_use]
+    pub fn http_address(&self) -> SocketAddr {
+        self.http_address
+    }
+
+    /// Resolves only if the coordinator cannot go on: says why. Reads still work, writes are
+    /// refused; the process should end.
+    pub async fn failed(&self) -> String {
+        let mut failed = self.failed.clone();
+        match failed.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_) => "the coordinator's tasks have ended".to_owned(),
+        }
+    }
+
+    /// Stops: answers the requests that are running, ends the agents' sessions, finishes the log.
+    pub async fn shutdown(self) {
+        self.server.shutdown().await;
+        self.accepting.abort();
+        stop(self.member).await;
+        self.leading.abort();
+        if let Err(error) = std::fs::remove_file(&self.agent_socket) {
+            tracing::debug!(%error, "the agents' socket was gone already");
+        }
+    }
+}
