@@ -57,14 +57,22 @@ impl From<&ResourcesMessage> for Resources {
     /// Total: ports outside 0–65535 are left out.
     fn from(m: &ResourcesMessage) -> Self {
         let range = |p: &[u32]| {
-            Some(PortRange { begin: u16::try_from(p[0]).ok()?, end: u16::try_from(p[1]).ok()? })
+            Some(PortRange {
+                begin: u16::try_from(p[0]).ok()?,
+                end: u16::try_from(p[1]).ok()?,
+            })
         };
         Self {
             cpus: MilliCpu(m.cpus_milli),
             mem: Bytes(m.mem_bytes),
             disk: Bytes(m.disk_bytes),
             gpus: m.gpus,
-            ports: PortRanges::new(m.ports.chunks_exact(2).filter_map(range).collect::<Vec<_>>()),
+            ports: PortRanges::new(
+                m.ports
+                    .chunks_exact(2)
+                    .filter_map(range)
+                    .collect::<Vec<_>>(),
+            ),
         }
     }
 }
@@ -221,6 +229,10 @@ pub struct ToAgent {
 pub mod to_agent {
     /// One of them.
     #[derive(Clone, PartialEq, prost::Oneof)]
+    #[expect(
+        clippy::large_enum_variant,
+        reason = "prost makes the fields; most messages are Launch"
+    )]
     pub enum Kind {
         /// Answer to the registration.
         #[prost(message, tag = "1")]

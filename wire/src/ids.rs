@@ -134,12 +134,13 @@ impl AppId {
     }
 
     fn segment_is_valid(segment: &str) -> bool {
-        let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+        let edge =
+            |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
         edge(segment.chars().next())
             && edge(segment.chars().next_back())
-            && segment.chars().all(|c| {
-                c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.'
-            })
+            && segment
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.')
     }
 
     /// The path, with its leading `/`.
@@ -203,10 +204,17 @@ mod tests {
             ("", None),
             ("/", None),
         ] {
-            assert_eq!(AppId::parse(text).ok().as_ref().map(AppId::as_str), want, "{text}");
+            assert_eq!(
+                AppId::parse(text).ok().as_ref().map(AppId::as_str),
+                want,
+                "{text}"
+            );
         }
         let id = AppId::parse("/g/web").unwrap();
-        assert_eq!((id.safe().as_str(), id.task_name().as_str()), ("g_web", "web.g"));
+        assert_eq!(
+            (id.safe().as_str(), id.task_name().as_str()),
+            ("g_web", "web.g")
+        );
     }
 
     #[test]

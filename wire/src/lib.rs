@@ -8,6 +8,7 @@
 
 pub mod agent;
 pub mod ids;
+pub mod marathon;
 pub mod resources;
 pub mod task;
 pub mod time;

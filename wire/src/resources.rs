@@ -47,7 +47,10 @@ impl PortRanges {
     /// How many ports are in the set.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.iter().map(|r| usize::from(r.end - r.begin) + 1).sum()
+        self.0
+            .iter()
+            .map(|r| usize::from(r.end - r.begin) + 1)
+            .sum()
     }
 
     /// Whether the set holds nothing.
@@ -64,12 +67,22 @@ impl PortRanges {
 
     /// Takes one port out; whether it was there.
     pub fn remove(&mut self, port: u16) -> bool {
-        let Some(at) = self.0.iter().position(|r| (r.begin..=r.end).contains(&port)) else {
+        let Some(at) = self
+            .0
+            .iter()
+            .position(|r| (r.begin..=r.end).contains(&port))
+        else {
             return false;
         };
         let range = self.0[at];
-        let left = (range.begin < port).then(|| PortRange { begin: range.begin, end: port - 1 });
-        let right = (port < range.end).then(|| PortRange { begin: port + 1, end: range.end });
+        let left = (range.begin < port).then(|| PortRange {
+            begin: range.begin,
+            end: port - 1,
+        });
+        let right = (port < range.end).then(|| PortRange {
+            begin: port + 1,
+            end: range.end,
+        });
         self.0.splice(at..=at, left.into_iter().chain(right));
         true
     }
@@ -77,7 +90,10 @@ impl PortRanges {
     /// Puts one port in; putting it in twice changes nothing.
     pub fn insert(&mut self, port: u16) {
         if !self.contains(port) {
-            let all = self.0.drain(..).chain([PortRange { begin: port, end: port }]);
+            let all = self.0.drain(..).chain([PortRange {
+                begin: port,
+                end: port,
+            }]);
             *self = Self::new(all.collect::<Vec<_>>());
         }
     }
@@ -117,7 +133,12 @@ impl Resources {
         self.mem.0 = self.mem.0.saturating_add(other.mem.0);
         self.disk.0 = self.disk.0.saturating_add(other.disk.0);
         self.gpus = self.gpus.saturating_add(other.gpus);
-        let all = self.ports.ranges().iter().chain(other.ports.ranges()).copied();
+        let all = self
+            .ports
+            .ranges()
+            .iter()
+            .chain(other.ports.ranges())
+            .copied();
         self.ports = PortRanges::new(all.collect::<Vec<_>>());
     }
 
@@ -149,7 +170,10 @@ mod tests {
         ports.insert(11);
         ports.insert(11);
         assert_eq!(ports.to_string(), "[10-12]");
-        let mut edge = PortRanges::new([PortRange { begin: 65535, end: 65535 }]);
+        let mut edge = PortRanges::new([PortRange {
+            begin: 65535,
+            end: 65535,
+        }]);
         assert!(edge.remove(65535) && edge.is_empty());
     }
 }

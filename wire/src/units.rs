@@ -3,14 +3,16 @@
 use serde::{Deserialize, Serialize};
 
 /// Thousandths of a CPU: the precision of Mesos scalars (`src/common/values.cpp`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[derive(Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct MilliCpu(pub u64);
 
 /// Bytes of memory or disk.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[derive(Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Bytes(pub u64);
 
@@ -24,7 +26,9 @@ impl MilliCpu {
     /// over [`AMOUNT_MAX`].
     #[must_use]
     pub fn from_cpus(cpus: f64) -> Option<Self> {
-        (0.0..=AMOUNT_MAX).contains(&cpus).then(|| Self((cpus * 1000.0).round() as u64))
+        (0.0..=AMOUNT_MAX)
+            .contains(&cpus)
+            .then(|| Self((cpus * 1000.0).round() as u64))
     }
 
     /// As the APIs print it.
@@ -39,7 +43,9 @@ impl Bytes {
     /// [`AMOUNT_MAX`].
     #[must_use]
     pub fn from_mib(mib: f64) -> Option<Self> {
-        (0.0..=AMOUNT_MAX).contains(&mib).then(|| Self((mib * MIB).round() as u64))
+        (0.0..=AMOUNT_MAX)
+            .contains(&mib)
+            .then(|| Self((mib * MIB).round() as u64))
     }
 
     /// As the APIs print it, in MiB.
