@@ -182,8 +182,12 @@ impl Node {
         found
     }
 
-    pub(crate) fn tag(&self) -> String {
-        tag(&self.data())
+    /// Network links that carry this node's tag.
+    pub(crate) fn links(&self) -> Vec<String> {
+        let tag = tag(&self.data());
+        let links = std::fs::read_dir("/sys/class/net").unwrap().flatten();
+        let names = links.map(|link| link.file_name().to_string_lossy().into_owned());
+        names.filter(|name| name.contains(&tag[..6])).collect()
     }
 
     pub(crate) fn mounts(&self) -> Vec<String> {

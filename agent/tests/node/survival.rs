@@ -1,5 +1,6 @@
 //! Deaths: of the agent, of the keeper, of files.
 
+use gantry_wire::agent::Launch;
 use gantry_wire::task::{Reason, TaskState};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
@@ -7,7 +8,7 @@ use crate::agent::{Node, run};
 use crate::coordinator::{shell, state};
 
 /// Rounds of `kill_9_at_random_moments`; each kills the agent once.
-const ROUNDS: u32 = 30;
+const ROUNDS: u32 = 50;
 
 fn lives(pid: u32) -> bool {
     test_kill_process(Pid::from_raw(pid.cast_signed()).unwrap()).is_ok()
@@ -159,11 +160,18 @@ pub(crate) fn kill_9_at_random_moments() {
         for round in 0..ROUNDS {
             let quick = format!("quick-{round}");
             let slow = format!("slow-{round}");
-            for (task, command) in [
+            // Every other round with networks of their own.
+            let network = i32::try_from(round % 2).unwrap();
+            let tasks = [
                 (&quick, "echo ran; exit 5"),
                 (&slow, "echo ran; sleep 1000"),
-            ] {
-                node.coordinator.launch(shell(task, command));
+            ]
+            .map(|(task, command)| Launch {
+                network,
+                ..shell(task, command)
+            });
+            for launch in tasks.clone() {
+                node.coordinator.launch(launch);
             }
             // From before the launch arrives to after the quick one ended.
             let moment = std::time::Duration::from_millis(u64::from(round * 37 % 120));
@@ -171,11 +179,8 @@ pub(crate) fn kill_9_at_random_moments() {
             node.kill_9();
             node.start_agent().await;
             // As a coordinator does that knows nothing of a task, or wants it again.
-            for (task, command) in [
-                (&quick, "echo ran; exit 5"),
-                (&slow, "echo ran; sleep 1000"),
-            ] {
-                node.coordinator.launch(shell(task, command));
+            for launch in tasks {
+                node.coordinator.launch(launch);
             }
             let end = node.coordinator.terminal(&quick).await;
             assert_eq!(end.exit_code, Some(5), "round {round}: {end:?}");
@@ -207,5 +212,6 @@ pub(crate) fn kill_9_at_random_moments() {
         assert_eq!(node.cgroups(), Vec::<std::path::PathBuf>::new());
         assert_eq!(node.mounts(), Vec::<String>::new());
         assert_eq!(node.keeper(), None);
+        assert_eq!(node.links(), Vec::<String>::new());
     });
 }
