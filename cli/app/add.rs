@@ -15,7 +15,7 @@ Examples:
   gantry app add web.json
   echo '{\"id\":\"/hello\",\"cmd\":\"sleep 1d\"}' | gantry app add -
   gantry app add --id /hello --cmd 'while date; do sleep 1; done' --cpus 0.1 --mem 32
-  gantry app add --id /web --image nginx --network bridge --port 8080:80";
+  gantry app add --id /web --image nginx --network bridge --port 31080:80";
 
 /// Flags of `app add`.
 #[derive(Debug, Args)]

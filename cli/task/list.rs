@@ -56,19 +56,15 @@ impl ListArgs {
             return output::print_json(&json!(tasks.iter().map(|t| &t.raw).collect::<Vec<_>>()));
         }
         let rows = tasks.iter().map(row_of_record).collect();
-        output::print(&output::table(&["TASK", "STATE", "NODE", "MESSAGE"], rows))
+        output::print(&output::table(&["TASK", "STATE", "NODE"], rows))
     }
 }
 
 fn row_of_record(task: &Record) -> Vec<String> {
-    let last = task.raw["statuses"].as_array().and_then(|s| s.last());
-    let message = last.map(|s| text(&s["message"])).unwrap_or_default();
-    let state = state(&task.raw["state"]);
     vec![
         task.id.clone(),
-        state,
+        state(&task.raw["state"]),
         task.agent.clone(),
-        output::shorten(&message, 80),
     ]
 }
 
