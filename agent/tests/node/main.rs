@@ -9,6 +9,7 @@ mod agent;
 mod bridge;
 mod coordinator;
 mod exec;
+mod image;
 mod life;
 mod survival;
 
@@ -46,6 +47,10 @@ const TESTS: &[Test] = &[
     (
         "exec::a_flood_does_not_grow_memory",
         exec::a_flood_does_not_grow_memory,
+    ),
+    (
+        "image::an_image_says_what_it_runs",
+        image::an_image_says_what_it_runs,
     ),
     (
         "bridge::own_address_and_ports",
