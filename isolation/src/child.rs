@@ -19,6 +19,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use nix::sched::CloneFlags;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::Rlimit;
 
 use crate::plan::{Command, InRoot, Plan, Step};
@@ -185,6 +186,10 @@ fn take(
         Step::CgroupNamespace => Ok(nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP)?),
         Step::NetEnter => enter(CloneFlags::CLONE_NEWNET),
         Step::NetLoopback => loopback(),
+        Step::DetachMounts => {
+            let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+            Ok(mount_change(c"/", private)?)
+        }
         Step::PrivateDir(dir) => root::private_dir(dir),
         Step::Overlay { lower, options } => {
             root::overlay(lower, options.as_deref(), &mut progress.root)

@@ -227,6 +227,7 @@ fn root_steps(
     spec: &ContainerSpec,
     steps: &mut Vec<Step>,
 ) -> Result<(), SpecError> {
+    steps.push(Step::DetachMounts);
     steps.push(Step::PrivateDir(c_path(&spec.dir)?));
     match &spec.root {
         Root::Layers(layers) => steps.push(overlay(host, layers)?),

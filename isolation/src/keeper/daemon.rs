@@ -1,9 +1,9 @@
-//! How the keeper's process comes up: arguments, lock, its own session, its own mount namespace,
-//! and the socket.
+//! How the keeper's process comes up: arguments, lock, its own session, and the socket.
 //!
 //! The foreground process lives until the daemon listens, and carries its first error to stderr.
 //! The keeper is not made a subreaper: every descendant that could be orphaned lives in a PID
-//! namespace, whose own PID 1 gets it.
+//! namespace, whose own PID 1 gets it. It stays in the host's mount namespace, so that a volume that
+//! the host mounts later is there for later containers.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -11,10 +11,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use nix::sched::CloneFlags;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 
@@ -157,7 +155,6 @@ fn daemon(options: &Options, lock: OwnedFd, readiness: OwnedFd) -> Result<ExitCo
     let _ = rustix::thread::set_name(c"gantry-keeper");
     let [lock, readiness] = reserve_low_descriptors([lock, readiness])?;
     let nofile = raise_descriptor_limit();
-    own_mount_namespace()?;
     rustix::process::chdir(c"/").map_err(call("change to /"))?;
     let facts = host::facts(&options.cgroup_parent);
     cgroup::prepare_parent(&facts.hierarchies, &options.cgroup_parent)?;
@@ -238,17 +235,6 @@ fn raise_descriptor_limit() -> Rlimit {
     // The old limit then bounds the number of containers, each refusal being answered clearly.
     let _ = rustix::process::setrlimit(Resource::Nofile, raised);
     old
-}
-
-/// Mounts made here, or by children before they change their root, never reach the host; what the
-/// host mounts later does arrive.
-fn own_mount_namespace() -> Result<(), DaemonError> {
-    nix::sched::unshare(CloneFlags::CLONE_NEWNS).map_err(|errno| DaemonError::Call {
-        call: "make a mount namespace",
-        errno: Errno::from_raw_os_error(errno as i32),
-    })?;
-    let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-    mount_change(c"/", slave).map_err(call("detach from the host's mounts"))
 }
 
 fn listen(dir: &Path) -> Result<OwnedFd, DaemonError> {

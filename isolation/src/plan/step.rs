@@ -26,6 +26,8 @@ pub(crate) enum Step {
     NetEnter,
     /// Bring loopback up in a fresh network namespace.
     NetLoopback,
+    /// Stop mounts of this namespace and the host's from reaching each other.
+    DetachMounts,
     /// Make and enter the private directory with the overlay's upper and work directories.
     PrivateDir(CString),
     /// Mount the root over these lower directories.
@@ -106,6 +108,7 @@ impl fmt::Display for Step {
             Self::CgroupNamespace => f.write_str("make the cgroup namespace"),
             Self::NetEnter => f.write_str("enter the network namespace"),
             Self::NetLoopback => f.write_str("bring loopback up"),
+            Self::DetachMounts => f.write_str("detach from the host's mounts"),
             Self::PrivateDir(path) => {
                 write!(f, "make the private directory {}", path.to_string_lossy())
             }

@@ -76,6 +76,7 @@ join cgroup /cg/pids/gantry-t/c1/tasks
 join cgroup /cg/devices/gantry-t/tasks
 make the cgroup namespace
 enter the network namespace
+detach from the host's mounts
 make the private directory /d/c1
 mount the root over /l/2:/l/1
 write /etc/hosts
@@ -105,9 +106,10 @@ fn a_native_command_sees_the_host_without_our_data() {
     spec.init = false;
     let (plan, _) = container(&host(), &spec).unwrap();
     let text = plan.to_string();
-    let from = text.find("make the private").unwrap();
+    let from = text.find("detach from").unwrap();
     let to = text.find("mount /proc").unwrap();
     let golden = "\
+detach from the host's mounts
 make the private directory /d/c1
 mount the root over /
 mount tmpfs of 1073741824 bytes at /tmp

@@ -65,6 +65,7 @@ impl Node {
         let client = connect(dir.path(), &parent);
         Self {
             dir,
+            layers,
             parent,
             client,
             early: VecDeque::new(),

@@ -153,6 +153,9 @@ fn starting_twice_starts_once() {
     let listed = node.list();
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0].state, ListedState::Running { pid });
+    until("its output", || {
+        (!node.output("c1", "stdout").is_empty()).then_some(())
+    });
     node.send(&Request::Signal {
         id: id("c1"),
         signo: 9,
