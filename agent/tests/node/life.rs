@@ -332,3 +332,37 @@ pub(crate) fn stopping_leaves_nothing() {
         );
     });
 }
+
+/// Tasks launched at once.
+const MANY: usize = 200;
+
+pub(crate) fn many_at_once() {
+    run(async {
+        let mut node = Node::start().await;
+        let started = std::time::Instant::now();
+        for n in 0..MANY {
+            node.coordinator.launch(shell(&format!("t{n}"), "exit 0"));
+        }
+        for n in 0..MANY {
+            let end = node.coordinator.terminal(&format!("t{n}")).await;
+            assert_eq!(state(&end), TaskState::TaskFinished, "{end:?}");
+        }
+        println!(
+            "{MANY} tasks from launch to FINISHED in {:?}",
+            started.elapsed()
+        );
+        assert!(node.end(Signal::TERM));
+        assert_eq!(
+            std::fs::read_dir(node.data().join("containers"))
+                .unwrap()
+                .count(),
+            0
+        );
+        assert_eq!(
+            std::fs::read_dir(node.data().join("tasks"))
+                .unwrap()
+                .count(),
+            0
+        );
+    });
+}
