@@ -6,7 +6,6 @@
 //! another site cannot use it through a browser (the `Host` header is checked).
 
 mod api;
-
 mod beneath;
 mod browse;
 mod exec;

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::StreamExt as _;
-use gantry_wire::agent::{FRAME_MAX_BYTES, FromAgent, HEARTBEAT_MS, SILENCE_MAX_MS, ToAgent};
+use gantry_wire::agent::{
+    FRAME_MAX_BYTES, FromAgent, HEARTBEAT_MS, SILENCE_MAX_MS, ToAgent, to_agent,
+};
 use prost::Message as _;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
@@ -60,12 +62,13 @@ where
         match connected {
             Ok(stream) => {
                 generation += 1;
-                let (heard, ended) = converse(stream, generation, &events, &cancel).await;
+                let (registered, ended) = converse(stream, generation, &events, &cancel).await;
                 tracing::info!(
                     "session with the coordinator ended: {}",
                     crate::chain(&ended)
                 );
-                if heard {
+                // A coordinator that refuses us is not hurried.
+                if registered {
                     wait = RETRY_FIRST;
                 }
                 if events
@@ -92,7 +95,7 @@ fn jitter(wait: Duration) -> Duration {
     wait / 2 + wait * u32::from(random) / 255
 }
 
-/// One connection to its end; whether anything was heard on it.
+/// One connection to its end; whether the registration was accepted on it.
 async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     generation: u64,
@@ -117,14 +120,14 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     }
     let mut heartbeat = interval(Duration::from_millis(HEARTBEAT_MS));
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut heard = false;
+    let mut registered = false;
     let mut silent_at = Instant::now() + SILENCE_MAX;
     loop {
         let step = tokio::select! {
             frame = frames.next() => {
                 silent_at = Instant::now() + SILENCE_MAX;
-                heard = true;
-                take(frame, generation, events).await
+                let taken = take(frame, generation, events).await;
+                taken.map(|accepted| registered |= accepted)
             }
             message = to_send.recv() => match message {
                 Some(message) => write(&mut writer, message, &mut to_send).await,
@@ -137,7 +140,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
             () = cancel.cancelled() => Err(Ended::Cancelled),
         };
         if let Err(ended) = step {
-            return (heard, ended);
+            return (registered, ended);
         }
     }
 }
@@ -146,18 +149,19 @@ async fn take(
     frame: Option<io::Result<BytesMut>>,
     generation: u64,
     events: &mpsc::Sender<Event>,
-) -> Result<(), Ended> {
+) -> Result<bool, Ended> {
     let frame = frame.ok_or(Ended::Closed)??;
     let Some(message) = ToAgent::decode(frame)?.kind else {
-        return Ok(());
+        return Ok(false);
     };
+    let accepted = matches!(message, to_agent::Kind::Registered(_));
     let sent = events
         .send(Event::Session {
             generation,
             message,
         })
         .await;
-    sent.map_err(|_| Ended::Cancelled)
+    sent.map(|()| accepted).map_err(|_| Ended::Cancelled)
 }
 
 /// Writes a message and whatever else is waiting, as one write.

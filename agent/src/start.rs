@@ -19,6 +19,7 @@ use gantry_net::{Known, Network, NetworkConfig, PortMap, Severity};
 use gantry_wire::agent::NetworkMode;
 use gantry_wire::time::Millis;
 use rustix::fs::FlockOperation;
+use rustix::process::{Resource, Rlimit};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -178,6 +179,7 @@ where
     let (events, inbox) = mpsc::channel(EVENTS_MAX);
     let mut keeper = KeeperLink::new(disk.layout.clone(), config.keeper_exe, &config.keeper_args);
     let keeper_id = tokio::task::block_in_place(|| keeper.connect(&events))?;
+    raise_descriptor_limit();
     let provision = Provision::new(
         disk.store.clone(),
         network.clone(),
@@ -333,6 +335,19 @@ fn node_facts(config: &Config, layout: &Layout, host_ip: Option<IpAddr>) -> Node
         resolv_conf: resolv_conf
             .ok()
             .and_then(|text| String::from_utf8(text).ok()),
+    }
+}
+
+/// The network holds a descriptor for every mapped port. Raised after the keeper was started, so
+/// that containers do not inherit it.
+fn raise_descriptor_limit() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
+        tracing::warn!("raising the limit of open files: {error}");
     }
 }
 
