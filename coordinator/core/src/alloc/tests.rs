@@ -1,3 +1,5 @@
+//! The allocator by example: spreading, refusals, ports.
+
 use gantry_wire::agent::ResourcesMessage;
 
 use super::*;

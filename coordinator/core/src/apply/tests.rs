@@ -1,3 +1,5 @@
+//! Commands that make no sense, and what each kind leaves behind.
+
 use gantry_wire::agent::{ResourcesMessage, StatusUpdate};
 use gantry_wire::task::TaskState;
 

@@ -1,3 +1,5 @@
+//! Whole launch messages of a few definitions.
+
 use std::collections::BTreeMap;
 
 use serde_json::json;

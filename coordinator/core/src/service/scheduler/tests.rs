@@ -1,3 +1,5 @@
+//! The scheduler by example, in a small world; `histories` has the random ones.
+
 use gantry_wire::ids::{AgentId, AppId};
 use gantry_wire::task::TaskState;
 use gantry_wire::time::Millis;

@@ -1,3 +1,5 @@
+//! Tables of definitions: what is refused and in which words, what is normalised to what.
+
 use gantry_wire::marathon::{KillSelection, NetworkMode};
 use serde_json::json;
 

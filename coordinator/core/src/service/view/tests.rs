@@ -1,3 +1,5 @@
+//! The JSON of the APIs against the golden files in `testdata/`.
+
 use serde_json::{Value, json};
 
 use super::*;
