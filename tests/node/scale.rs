@@ -51,7 +51,14 @@ fn scaling_keeps_instances_and_a_new_command_replaces_them() {
             Err(answer.body.to_string())
         }
     });
-    assert_eq!(node.get("/v2/tasks").body["tasks"], json!([]));
+    until("its tasks are gone too", || {
+        let tasks = node.get("/v2/tasks").body;
+        if tasks["tasks"] == json!([]) {
+            Ok(())
+        } else {
+            Err(tasks.to_string())
+        }
+    });
 }
 
 #[test]

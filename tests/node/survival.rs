@@ -91,6 +91,49 @@ fn output_sizes(data: &Path) -> BTreeMap<String, u64> {
     sizes
 }
 
+/// The services of which instances come and go, and how many of each are wanted in a round.
+const LOADS: [&str; 2] = ["/load", "/load-net"];
+
+fn add_loads(node: &Node, notes: &Path) {
+    for id in LOADS {
+        let mut load = app(id, notes, "sleep 100000", &json!({"instances": 0}));
+        if id == "/load-net" {
+            load["networks"] = json!([{"mode": "container/bridge"}]);
+            load["container"]["portMappings"] = json!([{"containerPort": 80, "hostPort": 0}]);
+        }
+        node.add_app(&load);
+    }
+}
+
+fn scale_loads(node: &Node, wanted: [u64; 2]) {
+    for (id, count) in LOADS.iter().zip(wanted) {
+        let path = format!("/v2/apps{id}?force=true");
+        let change = node.put(&path, &json!({"instances": count}));
+        assert_eq!(change.status, 200, "{}", change.body);
+    }
+}
+
+fn wait_loads(node: &Node, wanted: [u64; 2]) {
+    for (id, count) in LOADS.iter().zip(wanted) {
+        node.wait_running(id, usize::try_from(count).unwrap());
+    }
+}
+
+fn output_flows(data: &Path) {
+    let before = output_sizes(data);
+    until("output flows while gantry is dead", || {
+        let now = output_sizes(data);
+        let grown = before
+            .iter()
+            .filter(|(path, size)| now.get(*path) > Some(*size));
+        if grown.count() >= 2 {
+            Ok(())
+        } else {
+            Err(format!("{before:?} {now:?}"))
+        }
+    });
+}
+
 #[test]
 fn fifty_kills_lose_double_and_leak_nothing() {
     let mut random = Random(seed());
@@ -108,47 +151,34 @@ fn fifty_kills_lose_double_and_leak_nothing() {
     node.add_app(&app("/net", notes.path(), "sleep 100000", &bridged));
     let chat = ids(&node.wait_running("/chat", 2));
     let net = ids(&node.wait_running("/net", 1));
-    node.wait_deployed();
     let tag = tag_of(node.task_pid(net.iter().next().unwrap()));
-    node.add_app(&app(
-        "/load",
-        notes.path(),
-        "sleep 100000",
-        &json!({"instances": 0}),
-    ));
+    add_loads(&node, notes.path());
 
     for round in 0..ROUNDS {
         // Something is on its way when the kill comes: starts, stops, or nothing.
-        let wanted = random.below(4);
-        let change = node.put("/v2/apps/load?force=true", &json!({"instances": wanted}));
-        assert_eq!(change.status, 200, "{}", change.body);
+        let wanted = [random.below(3), random.below(3)];
+        scale_loads(&node, wanted);
         std::thread::sleep(Duration::from_millis(random.below(120)));
         node.kill_9();
-        let before = output_sizes(&data);
         if round % 10 == 0 {
-            until("output flows while gantry is dead", || {
-                let now = output_sizes(&data);
-                let grown = before
-                    .iter()
-                    .filter(|(path, size)| now.get(*path) > Some(*size));
-                if grown.count() >= 2 {
-                    Ok(())
-                } else {
-                    Err(format!("{before:?} {now:?}"))
-                }
-            });
+            output_flows(&data);
+        }
+        if random.below(3) == 0 {
+            // Killed again while it takes up what it finds.
+            node.spawn();
+            std::thread::sleep(Duration::from_millis(random.below(500)));
+            node.kill_9();
         }
         node.boot();
-        let wanted = usize::try_from(wanted).unwrap();
-        node.wait_running("/load", wanted);
+        wait_loads(&node, wanted);
         assert_eq!(ids(&node.wait_running("/chat", 2)), chat, "round {round}");
         assert_eq!(ids(&node.wait_running("/net", 1)), net, "round {round}");
     }
     node.wait_deployed();
     started_once(notes.path());
 
-    node.put("/v2/apps/load?force=true", &json!({"instances": 0}));
-    node.wait_running("/load", 0);
+    scale_loads(&node, [0, 0]);
+    wait_loads(&node, [0, 0]);
     // Three containers are left: each with its own cgroups, one of them with a bridge port.
     until("only what the three tasks need is left", || {
         let held = Holdings::look(&tag, &data);
