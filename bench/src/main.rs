@@ -1,1 +1,64 @@
-fn main() {}
+//! `gantry-bench SUITE [--quick] [--json FILE]`: measures Gantry beside its peers, in the same run
+//! on the same machine.
+//!
+//! This file only picks the suite; each suite is a file. The hidden first argument `keeper` makes
+//! this program the keeper that the suites start.
+
+mod report;
+mod start;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Suite {
+    /// Start to exit of a container.
+    Start,
+}
+
+/// Measures Gantry beside its peers.
+#[derive(Debug, Parser)]
+#[command(name = "gantry-bench")]
+struct Options {
+    /// Which suite.
+    suite: Suite,
+    /// Tiny inputs: shows that the suite works, not how fast anything is.
+    #[arg(long)]
+    quick: bool,
+    /// Also write the results there, as one JSON object.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1).peekable();
+    if args.next_if(|first| first == "keeper").is_some() {
+        return gantry_isolation::keeper::main(args);
+    }
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("gantry-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> anyhow::Result<()> {
+    let machine = report::Machine::look()?;
+    let measured = match options.suite {
+        Suite::Start => start::run(options.quick)?,
+    };
+    let report = report::Report::new(machine, measured);
+    println!("{}", report.table());
+    match &options.json {
+        Some(path) => report.write_json(path),
+        None => Ok(()),
+    }
+}

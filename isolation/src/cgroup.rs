@@ -21,6 +21,7 @@ pub(crate) use remove::remove_group;
 pub(crate) use unified::kill_group;
 pub use usage::{Usage, usage};
 
+use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -120,7 +121,7 @@ pub(crate) struct Setting {
 }
 
 impl Setting {
-    fn new(file: &'static str, value: impl ToString) -> Self {
+    fn new(file: &'static str, value: impl fmt::Display) -> Self {
         Self {
             file,
             value: value.to_string(),

@@ -16,7 +16,7 @@ pub(crate) use command::{Command, Name, Who};
 pub(crate) use path::InRoot;
 pub(crate) use step::Step;
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -278,7 +278,8 @@ fn overlay(host: &HostFacts, layers: &[PathBuf]) -> Result<Step, SpecError> {
     }
     let joined = lower
         .iter()
-        .map(|path| path.as_bytes())
+        .map(CString::as_c_str)
+        .map(CStr::to_bytes)
         .collect::<Vec<_>>()
         .join(&b':');
     let options = [

@@ -57,7 +57,7 @@ fn links_on_the_way_stay_inside_the_root() {
     }];
     // Inside, the way does not exist; it is either made there or refused.
     node.start(&spec);
-    let _ = node.wait("an outcome", |event| match event {
+    node.wait("an outcome", |event| match event {
         gantry_isolation::keeper::Event::Exited { .. }
         | gantry_isolation::keeper::Event::StartFailed { .. } => Some(()),
         _ => None,

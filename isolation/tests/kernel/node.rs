@@ -251,7 +251,7 @@ impl Node {
         trees
             .map(|tree| tree.path().join(&self.parent))
             .filter_map(|parent| std::fs::read_dir(parent).ok())
-            .flat_map(|entries| entries.flatten())
+            .flat_map(Iterator::flatten)
             .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
             .map(|entry| entry.path())
             .collect()

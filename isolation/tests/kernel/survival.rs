@@ -176,7 +176,7 @@ fn garbage_on_the_socket_harms_nobody() {
         let mut control = SendAncillaryBuffer::new(&mut space);
         control.push(rustix::net::SendAncillaryMessage::ScmRights(&fds));
         let iov = [std::io::IoSlice::new(b"M")];
-        rustix::net::sendmsg(&socket(), &iov, &mut control, SendFlags::NOSIGNAL).unwrap();
+        rustix::net::sendmsg(socket(), &iov, &mut control, SendFlags::NOSIGNAL).unwrap();
     }
     // Too many connections at once; then all go.
     let crowd: Vec<_> = (0..12).map(|_| socket()).collect();

@@ -1,6 +1,7 @@
 //! What clients ask of the keeper, one function each. A refusal is an event; nothing here ends the
 //! keeper but a `Stop`.
 
+use std::fmt::Display;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::epoll::EventFlags;
@@ -18,7 +19,7 @@ use crate::sys;
 /// `_NSIG` of Linux.
 const LAST_SIGNAL: i32 = 64;
 
-fn refusal(request: &str, id: &ContainerId, error: impl ToString) -> Event {
+fn refusal(request: &str, id: &ContainerId, error: impl Display) -> Event {
     Event::Refused {
         request: request.to_owned(),
         id: Some(id.clone()),
