@@ -344,28 +344,28 @@ impl Drop for Node {
         if std::thread::panicking() {
             eprintln!("---- log of the node\n{}----", self.log());
         }
-        if self.child.is_none() {
-            self.spawn_quietly();
-        }
-        if let Some(mut child) = self.child.take() {
-            signal(child.id(), "TERM");
-            let ended = |child: &mut Child| child.try_wait().ok().flatten().ok_or(());
-            if !poll::happens_within(Duration::from_secs(30), || ended(&mut child).is_ok()) {
-                // Not a pass: that a stop is clean is asserted by a test of its own.
-                let _ = child.kill();
-                let _ = child.wait();
-            }
+        self.end();
+        // A killed node, or one that keeps its tasks, left a keeper: start once more to end that.
+        if self.dir.path().join("data/agent/keeper.sock").exists() {
+            self.extra.retain(|a| a != "--keep-tasks");
+            self.spawn();
+            poll::happens_within(Duration::from_secs(20), || self.try_get("/ping").is_some());
+            self.end();
         }
     }
 }
 
 impl Node {
-    /// A killed node left a keeper behind: start again so that a clean stop takes it away.
-    fn spawn_quietly(&mut self) {
-        if self.dir.path().join("data/agent/keeper.sock").exists() {
-            self.extra.retain(|a| a != "--keep-tasks");
-            self.spawn();
-            poll::happens_within(Duration::from_secs(20), || self.try_get("/ping").is_some());
+    /// SIGTERM and, failing that, SIGKILL. That a stop is clean is asserted by tests of their own.
+    fn end(&mut self) {
+        let Some(mut child) = self.child.take() else {
+            return;
+        };
+        signal(child.id(), "TERM");
+        let mut ended = || child.try_wait().ok().flatten().is_some();
+        if !poll::happens_within(Duration::from_secs(30), &mut ended) {
+            let _ = child.kill();
+            let _ = child.wait();
         }
     }
 }
