@@ -135,7 +135,6 @@ pub(crate) fn container(
     let id = spec.id.as_str();
     let group = Group::new(&host.hierarchies, &host.cgroup_parent, id, &spec.limits);
     let mut steps = Vec::with_capacity(48);
-    cgroup_steps(&group, &mut steps)?;
     match spec.network {
         Network::Host => {}
         Network::New => steps.push(Step::NetLoopback),
@@ -155,6 +154,9 @@ pub(crate) fn container(
     if who.needs_lookup() {
         steps.push(Step::LookUpUser(who.clone()));
     }
+    // Late, so that a small share of CPU does not slow the set-up down, and before the host's trees
+    // are out of sight.
+    cgroup_steps(&group, &mut steps)?;
     steps.push(Step::Pivot);
     let hostname = spec.hostname.as_deref().unwrap_or(id);
     steps.push(Step::Hostname(c(

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 /// Limits of every container, where the subject has a cgroup for it.
 pub(super) const MEMORY_BYTES: u64 = 64 << 20;
 pub(super) const PIDS_MAX: u64 = 64;
-pub(super) const CPU_SHARES: u64 = 128;
+/// The weight that a process outside of any group has, as crun's do here.
+pub(super) const CPU_SHARES: u64 = 1024;
 pub(super) const CPU_QUOTA_US: u64 = 100_000;
 
 /// Docker's default set, which is also Gantry's.

@@ -63,18 +63,6 @@ fn an_image_with_everything() {
     };
     let (plan, _) = container(&host(), &spec).unwrap();
     let golden = "\
-make cgroup /cg/cpu/gantry-t/c1
-make cgroup /cg/memory/gantry-t/c1
-make cgroup /cg/pids/gantry-t/c1
-set /cg/cpu/gantry-t/c1/cpu.shares to 102
-set /cg/cpu/gantry-t/c1/cpu.cfs_quota_us to 10000
-set /cg/memory/gantry-t/c1/memory.limit_in_bytes to 33554432
-set /cg/pids/gantry-t/c1/pids.max to 64
-join cgroup /cg/cpu/gantry-t/c1/tasks
-join cgroup /cg/memory/gantry-t/c1/tasks
-join cgroup /cg/pids/gantry-t/c1/tasks
-join cgroup /cg/devices/gantry-t/tasks
-make the cgroup namespace
 enter the network namespace
 detach from the host's mounts
 make the private directory /d/c1
@@ -89,6 +77,18 @@ mask /proc/kcore
 protect /proc/sys
 open the working directory /mnt/mesos/sandbox
 find user web in the container
+make cgroup /cg/cpu/gantry-t/c1
+make cgroup /cg/memory/gantry-t/c1
+make cgroup /cg/pids/gantry-t/c1
+set /cg/cpu/gantry-t/c1/cpu.shares to 102
+set /cg/cpu/gantry-t/c1/cpu.cfs_quota_us to 10000
+set /cg/memory/gantry-t/c1/memory.limit_in_bytes to 33554432
+set /cg/pids/gantry-t/c1/pids.max to 64
+join cgroup /cg/cpu/gantry-t/c1/tasks
+join cgroup /cg/memory/gantry-t/c1/tasks
+join cgroup /cg/pids/gantry-t/c1/tasks
+join cgroup /cg/devices/gantry-t/tasks
+make the cgroup namespace
 change the root
 set the host name box
 fork from the init

@@ -125,10 +125,12 @@ fn limits_are_in_the_kernels_files_and_usage_can_be_read() {
     until("output", || {
         node.output("c1", "stdout").contains("done").then_some(())
     });
-    let used = usage(&hosts, &node.parent, &id("c1")).unwrap();
+    // The init, the shell and, soon, the sleep.
+    let used = until("three processes", || {
+        usage(&hosts, &node.parent, &id("c1")).filter(|used| used.pids == 3)
+    });
     assert!(used.cpu_ns > 0 && used.memory_bytes > 0, "{used:?}");
     assert_eq!(used.memory_limit_bytes, Some(64 << 20));
-    assert_eq!(used.pids, 3, "init, shell and sleep");
     assert_eq!(usage(&hosts, &node.parent, &id("none")), None);
 }
 
