@@ -190,7 +190,7 @@ fn take(
             let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
             Ok(mount_change(c"/", private)?)
         }
-        Step::PrivateDir(dir) => root::private_dir(dir),
+        Step::Slot { dir, fresh } => root::slot(dir, *fresh),
         Step::Overlay { lower, options } => {
             root::overlay(lower, options.as_deref(), &mut progress.root)
         }

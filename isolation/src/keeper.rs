@@ -21,9 +21,11 @@ mod output;
 pub mod packet;
 pub mod protocol;
 mod server;
+mod slots;
 mod start;
 mod sweeper;
 
 pub use client::{Client, ClientError, Received};
 pub use daemon::main;
 pub use protocol::{Event, ExecSpec, Listed, ListedState, Request};
+pub(crate) use slots::Slot;

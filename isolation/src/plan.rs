@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 use crate::caps::CapSet;
 use crate::cgroup::{Group, Hierarchies};
-use crate::keeper::ExecSpec;
+use crate::keeper::{ExecSpec, Slot};
 use crate::spec::{
     ContainerSpec, MAX_HOSTNAME_BYTES, Network, Root, SANDBOX_TARGET, SpecError, check_command,
 };
@@ -130,6 +130,7 @@ fn c_path(path: &Path) -> Result<CString, SpecError> {
 pub(crate) fn container(
     host: &HostFacts,
     spec: &ContainerSpec,
+    slot: &Slot,
 ) -> Result<(Plan, Group), SpecError> {
     spec.check()?;
     let id = spec.id.as_str();
@@ -140,7 +141,7 @@ pub(crate) fn container(
         Network::New => steps.push(Step::NetLoopback),
         Network::Namespace => steps.push(Step::NetEnter),
     }
-    root_steps(host, spec, &mut steps)?;
+    root_steps(host, spec, slot, &mut steps)?;
     volume_steps(spec, &mut steps)?;
     kernel_file_systems(host, &mut steps);
     let default_cwd = if spec.sandbox.is_some() {
@@ -227,10 +228,14 @@ fn cgroup_steps(group: &Group, steps: &mut Vec<Step>) -> Result<(), SpecError> {
 fn root_steps(
     host: &HostFacts,
     spec: &ContainerSpec,
+    slot: &Slot,
     steps: &mut Vec<Step>,
 ) -> Result<(), SpecError> {
     steps.push(Step::DetachMounts);
-    steps.push(Step::PrivateDir(c_path(&spec.dir)?));
+    steps.push(Step::Slot {
+        dir: c_path(&slot.dir)?,
+        fresh: slot.fresh,
+    });
     match &spec.root {
         Root::Layers(layers) => steps.push(overlay(host, layers)?),
         Root::Host { hide } => {

@@ -52,7 +52,8 @@ pub fn leftovers(containers_dir: &Path, cgroup_parent: &str, known: &[ContainerI
     left
 }
 
-/// Names in `dir` that are not known; of directories only, if so wanted.
+/// Names in `dir` that are not known; of directories only, if so wanted. Names with a dot are the
+/// keeper's slots, which its successor removes.
 fn unknown_in(dir: &Path, known: &[ContainerId], dirs_only: bool) -> Vec<OsString> {
     let Ok(entries) = std::fs::read_dir(dir) else {
         return Vec::new();
@@ -61,6 +62,7 @@ fn unknown_in(dir: &Path, known: &[ContainerId], dirs_only: bool) -> Vec<OsStrin
         .flatten()
         .filter(|entry| !dirs_only || entry.file_type().is_ok_and(|kind| kind.is_dir()))
         .map(|entry| entry.file_name())
+        .filter(|name| !name.as_encoded_bytes().starts_with(b"."))
         .filter(|name| !known.iter().any(|id| name == id.as_str()))
         .collect()
 }

@@ -84,8 +84,8 @@ pub struct ContainerSpec {
     pub id: ContainerId,
     /// Where the root file system comes from.
     pub root: Root,
-    /// Private directory of the container on the host. The keeper makes it (its parent must exist),
-    /// keeps the overlay's upper and work directories in it and removes it on `Forget`.
+    /// Names the container's place on the host: the directory that it is in must exist, and the
+    /// keeper keeps the writable layers of its containers there, under names that begin with a dot.
     pub dir: PathBuf,
     /// Host directory bound at [`SANDBOX_TARGET`]; it stays after `Forget`.
     pub sandbox: Option<PathBuf>,

@@ -33,20 +33,20 @@ pub(super) fn new_mount(
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
-/// Makes the container's private directory with the overlay's own two, and goes there, so that the
-/// overlay's option text stays short.
-pub(super) fn private_dir(dir: &CStr) -> Result<(), Fault> {
-    match rustix::fs::mkdir(dir, Mode::from_raw_mode(0o700)) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(errno) => return Err(errno.into()),
+/// Goes to the slot, so that the overlay's option text stays short.
+pub(super) fn slot(dir: &CStr, fresh: bool) -> Result<(), Fault> {
+    if fresh {
+        rustix::fs::mkdir(dir, Mode::from_raw_mode(0o700))?;
     }
     rustix::process::chdir(dir)?;
-    rustix::fs::mkdir(c"upper", Mode::from_raw_mode(0o755))?;
-    rustix::fs::mkdir(c"work", Mode::from_raw_mode(0o755))?;
+    if fresh {
+        rustix::fs::mkdir(c"upper", Mode::from_raw_mode(0o755))?;
+        rustix::fs::mkdir(c"work", Mode::from_raw_mode(0o755))?;
+    }
     Ok(())
 }
 
-/// Mounts the overlay on the private directory itself, in this mount namespace only.
+/// Mounts the overlay on the slot itself, in this mount namespace only.
 pub(super) fn overlay(
     lower: &[CString],
     options: Option<&CStr>,

@@ -102,7 +102,7 @@ pub(super) struct Container {
     pub(super) pumps: [Option<Pump>; 2],
     pub(super) dropped_bytes: u64,
     pub(super) group: Group,
-    pub(super) dir: PathBuf,
+    pub(super) slot: PathBuf,
 }
 
 /// Reaps the process of `pidfd`; None when it has not ended.

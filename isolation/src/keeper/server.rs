@@ -22,6 +22,7 @@ use super::container::{Container, Failure, Phase, Verdict, reap};
 use super::exec::{PidNamespace, Session, Sessions};
 use super::output::Turn;
 use super::protocol::Event;
+use super::slots::Slots;
 use super::sweeper::{Job, Sweeper};
 use crate::cgroup;
 use crate::plan::HostFacts;
@@ -67,6 +68,7 @@ pub(super) struct Keeper {
     clients: Clients,
     containers: Containers,
     sessions: Sessions,
+    slots: Slots,
     sweeper: Sweeper,
     stopping: bool,
 }
@@ -93,6 +95,7 @@ impl Keeper {
             clients: Clients::default(),
             containers: Containers::default(),
             sessions: Sessions::new(),
+            slots: Slots::default(),
             sweeper,
             stopping: false,
         })
@@ -105,13 +108,32 @@ impl Keeper {
                 self.handle(token);
             }
             self.clients.settle(&self.poll);
-            if self.stopping && self.containers.by_serial.is_empty() {
-                for failure in cgroup::remove_parent(&self.facts.cgroup_parent) {
-                    eprintln!("{failure}");
-                }
+            if self.stopping && self.finished() {
                 return Ok(());
             }
         }
+    }
+
+    /// When no container is left, the slots go, then the parents of the groups.
+    fn finished(&mut self) -> bool {
+        if !self.containers.by_serial.is_empty() {
+            return false;
+        }
+        for set in self.slots.close() {
+            let serial = self.poll.serial();
+            self.sweeper.submit(Job {
+                serial,
+                remove: Some(set),
+                ..Job::default()
+            });
+        }
+        if !self.sweeper.idle() {
+            return false;
+        }
+        for failure in cgroup::remove_parent(&self.facts.cgroup_parent) {
+            eprintln!("{failure}");
+        }
+        true
     }
 
     /// Tells every client that this is the end.
@@ -219,11 +241,12 @@ impl Keeper {
             return;
         };
         container.phase = Phase::Removing(failure);
-        let (groups, dir) = (container.group.dirs(), container.dir.clone());
+        let (groups, slot) = (container.group.dirs(), Some(container.slot.clone()));
         self.sweeper.submit(Job {
             serial,
             groups,
-            dir,
+            slot,
+            remove: None,
         });
     }
 
@@ -234,6 +257,9 @@ impl Keeper {
         };
         for failure in &swept.failures {
             eprintln!("{failure}");
+        }
+        if let Some(slot) = swept.slot {
+            self.slots.give_back(slot);
         }
         let Some(container) = self.containers.remove(swept.serial) else {
             return;

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Rlimit;
 
+use super::Slot;
 use super::container::{Container, Failure, Phase, Setup};
 use super::output::{Pump, Rotation, open_dir};
 use crate::cgroup::{Group, remove_group};
@@ -46,9 +47,10 @@ pub(super) fn message_pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
 pub(super) fn start(
     context: &Context<'_>,
     spec: &ContainerSpec,
+    slot: Slot,
     fds: Vec<OwnedFd>,
 ) -> Result<Container, Failure> {
-    let (plan, group) = plan::container(context.facts, spec).map_err(|error| Failure {
+    let (plan, group) = plan::container(context.facts, spec, &slot).map_err(|error| Failure {
         step: "check the spec".to_owned(),
         error: error.to_string(),
     })?;
@@ -109,7 +111,7 @@ pub(super) fn start(
         pumps: streams.pumps,
         dropped_bytes: 0,
         group,
-        dir: spec.dir.clone(),
+        slot: slot.dir,
     })
 }
 

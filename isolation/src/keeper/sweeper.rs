@@ -1,5 +1,5 @@
-//! Removing what ended containers leave (cgroups, private directories), in a process of its own, so
-//! that a busy directory or a big tree never delays a start or an exit.
+//! Removing what ended containers leave (cgroups, files), in a process of its own, so that a busy
+//! directory or a big tree never delays a start or an exit.
 //!
 //! It deliberately removes only what a job names. Invariant: a job is forgotten only when its answer
 //! came; if the sweeper dies, a new one gets every unanswered job again (removing twice is harmless).
@@ -13,6 +13,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 
 use super::packet::{self, PacketError};
+use super::slots;
 use crate::cgroup::remove_group;
 use crate::child::{FIRST_FREE_FD, REPORT_FD};
 use crate::sys::{self, Cloned, clone_flags};
@@ -21,14 +22,16 @@ use crate::sys::{self, Cloned, clone_flags};
 const MAX_IN_FLIGHT: usize = 32;
 
 /// What to remove.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Job {
     /// Names the job in its answer.
     pub(super) serial: u64,
     /// Cgroup directories.
     pub(super) groups: Vec<PathBuf>,
-    /// The container's private directory.
-    pub(super) dir: PathBuf,
+    /// A slot to empty for its next container.
+    pub(super) slot: Option<PathBuf>,
+    /// A directory to remove with all that is in it.
+    pub(super) remove: Option<PathBuf>,
 }
 
 /// The answer to a job.
@@ -36,6 +39,8 @@ pub(super) struct Job {
 pub(super) struct Swept {
     /// Which job.
     pub(super) serial: u64,
+    /// The slot, if it was emptied.
+    pub(super) slot: Option<PathBuf>,
     /// What could not be removed.
     pub(super) failures: Vec<String>,
 }
@@ -84,6 +89,11 @@ impl Sweeper {
     pub(super) fn submit(&mut self, job: Job) {
         self.jobs.insert(job.serial, (job, false));
         self.flush();
+    }
+
+    /// Whether every job has its answer.
+    pub(super) fn idle(&self) -> bool {
+        self.jobs.is_empty()
     }
 
     fn flush(&mut self) {
@@ -138,7 +148,7 @@ fn serve(socket: &OwnedFd) -> ! {
     let socket = sys::adopt_fd(REPORT_FD);
     if ready.is_ok() {
         while let Ok(Some((job, _))) = packet::receive::<Job>(socket.as_fd()) {
-            if packet::send(socket.as_fd(), &sweep(&job), &[]).is_err() {
+            if packet::send(socket.as_fd(), &sweep(job), &[]).is_err() {
                 break;
             }
         }
@@ -147,22 +157,30 @@ fn serve(socket: &OwnedFd) -> ! {
 }
 
 /// Goes on after a failure and tells all of them.
-fn sweep(job: &Job) -> Swept {
+fn sweep(job: Job) -> Swept {
     let mut failures = Vec::new();
     for group in &job.groups {
         if let Err(error) = remove_group(group) {
             failures.push(format!("remove {}: {error}", group.display()));
         }
     }
-    // remove_dir_all follows no symbolic link below the directory (std, CVE-2022-21658).
-    match std::fs::remove_dir_all(&job.dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            failures.push(format!("remove {}: {error}", job.dir.display()));
-        }
-        _ => {}
+    if let Some(dir) = &job.remove
+        // remove_dir_all follows no symbolic link below the directory (std, CVE-2022-21658).
+        && let Err(error) = std::fs::remove_dir_all(dir)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        failures.push(format!("remove {}: {error}", dir.display()));
     }
+    let slot = job.slot.filter(|slot| match slots::empty(slot) {
+        Ok(()) => true,
+        Err(error) => {
+            failures.push(format!("empty {}: {error}", slot.display()));
+            false
+        }
+    });
     Swept {
         serial: job.serial,
+        slot,
         failures,
     }
 }

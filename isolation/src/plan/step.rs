@@ -28,8 +28,13 @@ pub(crate) enum Step {
     NetLoopback,
     /// Stop mounts of this namespace and the host's from reaching each other.
     DetachMounts,
-    /// Make and enter the private directory with the overlay's upper and work directories.
-    PrivateDir(CString),
+    /// Enter the directory with the overlay's upper and work directories.
+    Slot {
+        /// Which.
+        dir: CString,
+        /// Whether it is to be made first.
+        fresh: bool,
+    },
     /// Mount the root over these lower directories.
     Overlay {
         /// Topmost first.
@@ -109,8 +114,9 @@ impl fmt::Display for Step {
             Self::NetEnter => f.write_str("enter the network namespace"),
             Self::NetLoopback => f.write_str("bring loopback up"),
             Self::DetachMounts => f.write_str("detach from the host's mounts"),
-            Self::PrivateDir(path) => {
-                write!(f, "make the private directory {}", path.to_string_lossy())
+            Self::Slot { dir, fresh } => {
+                let verb = if *fresh { "make" } else { "enter" };
+                write!(f, "{verb} the slot {}", dir.to_string_lossy())
             }
             Self::Overlay { lower, .. } => {
                 f.write_str("mount the root over ")?;

@@ -33,6 +33,13 @@ fn host() -> HostFacts {
     }
 }
 
+fn slot() -> Slot {
+    Slot {
+        dir: "/d/.slots/1".into(),
+        fresh: true,
+    }
+}
+
 fn spec(root: Root) -> ContainerSpec {
     let id = ContainerId::try_from("c1").unwrap();
     ContainerSpec::new(id, root, "/d/c1".into(), vec!["true".to_owned()])
@@ -61,11 +68,11 @@ fn an_image_with_everything() {
         hosts: Some("127.0.0.1 localhost\n".to_owned()),
         resolv_conf: None,
     };
-    let (plan, _) = container(&host(), &spec).unwrap();
+    let (plan, _) = container(&host(), &spec, &slot()).unwrap();
     let golden = "\
 enter the network namespace
 detach from the host's mounts
-make the private directory /d/c1
+make the slot /d/.slots/1
 mount the root over /l/2:/l/1
 write /etc/hosts
 mount /h at /data, read-only
@@ -104,13 +111,13 @@ fn a_native_command_sees_the_host_without_our_data() {
         hide: vec!["/var/gantry".into()],
     });
     spec.init = false;
-    let (plan, _) = container(&host(), &spec).unwrap();
+    let (plan, _) = container(&host(), &spec, &slot()).unwrap();
     let text = plan.to_string();
     let from = text.find("detach from").unwrap();
     let to = text.find("mount /proc").unwrap();
     let golden = "\
 detach from the host's mounts
-make the private directory /d/c1
+make the slot /d/.slots/1
 mount the root over /
 mount tmpfs of 1073741824 bytes at /tmp
 mount tmpfs of 1073741824 bytes at /run
@@ -130,14 +137,14 @@ fn without_a_device_controller_no_node_can_be_made() {
         },
         ..host()
     };
-    let (plan, group) = container(&hosts, &spec(Root::Layers(vec!["/l".into()]))).unwrap();
+    let (plan, group) = container(&hosts, &spec(Root::Layers(vec!["/l".into()])), &slot()).unwrap();
     assert!(plan.to_string().contains("drop privileges to 0xa00425fb"));
     assert!(group.join.is_empty());
 }
 
 #[test]
 fn the_image_cannot_choose_what_our_own_mounts_cover() {
-    let (plan, _) = container(&host(), &spec(Root::Layers(vec!["/l".into()]))).unwrap();
+    let (plan, _) = container(&host(), &spec(Root::Layers(vec!["/l".into()])), &slot()).unwrap();
     let text = plan.to_string();
     let at = |what: &str| text.find(what).unwrap();
     assert!(at("mount the root") < at("mount /proc"));
@@ -149,7 +156,7 @@ fn the_image_cannot_choose_what_our_own_mounts_cover() {
             target: target.into(),
             read_only: false,
         }];
-        assert!(container(&host(), &bad).is_err(), "{target}");
+        assert!(container(&host(), &bad, &slot()).is_err(), "{target}");
     }
 }
 
@@ -159,10 +166,15 @@ fn an_older_kernel_gets_all_layers_in_one_text() {
         layer_by_layer: false,
         ..host()
     };
-    let (plan, _) = container(&hosts, &spec(Root::Layers(vec!["/b".into(), "/a".into()]))).unwrap();
+    let (plan, _) = container(
+        &hosts,
+        &spec(Root::Layers(vec!["/b".into(), "/a".into()])),
+        &slot(),
+    )
+    .unwrap();
     let text = c("lowerdir=/b:/a,upperdir=upper,workdir=work").unwrap();
     assert!(plan.steps.iter().any(
         |step| matches!(step, Step::Overlay { options: Some(options), .. } if *options == text)
     ));
-    assert!(container(&hosts, &spec(Root::Layers(vec!["/a,b".into()]))).is_err());
+    assert!(container(&hosts, &spec(Root::Layers(vec!["/a,b".into()])), &slot()).is_err());
 }

@@ -3,16 +3,19 @@
 
 use std::fmt::Display;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 
 use super::{Keeper, MAX_CONTAINERS, Token};
 use crate::cgroup::kill_group;
+use crate::keeper::Slot;
 use crate::keeper::container::{Container, Failure, Phase};
 use crate::keeper::exec::{self, MAX_SESSIONS, Session};
 use crate::keeper::protocol::{Event, ExecSpec, Request};
 use crate::keeper::start::{self, Context};
+use crate::keeper::sweeper::Job;
 use crate::spec::{ContainerId, ContainerSpec};
 use crate::sys;
 
@@ -66,14 +69,18 @@ impl Keeper {
             }
             return;
         }
-        let result = self.admit().and_then(|()| {
-            let context = Context {
-                facts: &self.facts,
-                null: &self.null,
-                nofile: self.nofile,
-            };
-            start::start(&context, spec, fds)
-        });
+        let result = self
+            .admit()
+            .and_then(|()| self.take_slot(spec))
+            .and_then(|slot| {
+                let context = Context {
+                    facts: &self.facts,
+                    null: &self.null,
+                    nofile: self.nofile,
+                };
+                let dir = slot.dir.clone();
+                start::start(&context, spec, slot, fds).inspect_err(|_| self.sweep_slot(dir))
+            });
         match result {
             Ok(container) => self.watch(container),
             Err(Failure { step, error }) => {
@@ -100,6 +107,40 @@ impl Keeper {
             ));
         }
         self.pid_namespace.home()
+    }
+
+    fn take_slot(&mut self, spec: &ContainerSpec) -> Result<Slot, Failure> {
+        let failed = |error: String| Failure {
+            step: "make a slot".to_owned(),
+            error,
+        };
+        spec.check().map_err(|error| Failure {
+            step: "check the spec".to_owned(),
+            error: error.to_string(),
+        })?;
+        let (slot, dead) = self
+            .slots
+            .take(&spec.dir)
+            .map_err(|error| failed(error.to_string()))?;
+        for set in dead {
+            let serial = self.poll.serial();
+            self.sweeper.submit(Job {
+                serial,
+                remove: Some(set),
+                ..Job::default()
+            });
+        }
+        Ok(slot)
+    }
+
+    /// A slot whose container was not even cloned goes the same way as one that was used.
+    fn sweep_slot(&mut self, slot: PathBuf) {
+        let serial = self.poll.serial();
+        self.sweeper.submit(Job {
+            serial,
+            slot: Some(slot),
+            ..Job::default()
+        });
     }
 
     /// Waits for everything that a new container can bring.
