@@ -14,6 +14,8 @@ use crate::spec::ContainerId;
 
 /// How long the processes of one group may take to die.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// `mount_setattr(2)` is the newest call that nothing stands in for.
+const OLDEST_KERNEL: (u32, u32) = (5, 12);
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// What was removed, and what could not be.
@@ -121,6 +123,16 @@ pub fn preflight() -> Vec<String> {
         lacks.push("Containers need root: this process does not run as user 0.".to_owned());
         return lacks;
     }
+    let release = rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned();
+    if version(&release).is_some_and(|found| found < OLDEST_KERNEL) {
+        let (major, minor) = OLDEST_KERNEL;
+        lacks.push(format!(
+            "Linux {release} is too old: {major}.{minor} is needed."
+        ));
+    }
     let hosts = Hierarchies::detect();
     if hosts.pure_v2 {
         lacks.extend(missing_v2_controllers(&hosts));
@@ -168,4 +180,24 @@ fn missing_v2_controllers(hosts: &Hierarchies) -> Vec<String> {
         })
         .map(|name| format!("The cgroup v2 controller {name} is not available."))
         .collect()
+}
+
+/// The first two numbers of a kernel's release; None when it does not begin with them.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_versions_are_compared_as_numbers() {
+        assert_eq!(version("6.18.44-fc"), Some((6, 18)));
+        assert_eq!(version("5.10-amd64"), Some((5, 10)));
+        assert!(version("5.4.0").is_some_and(|found| found < OLDEST_KERNEL));
+        assert!(version("10.0").is_some_and(|found| found > OLDEST_KERNEL));
+        assert_eq!(version("strange"), None);
+    }
 }
