@@ -68,14 +68,27 @@ pub(crate) fn prepare_parent(hosts: &Hierarchies, parent: &str) -> Result<(), Cg
     if hosts.pure_v2
         && let Some(tree) = &hosts.unified
     {
-        let controllers = "+cpu +memory +pids";
-        write(&tree.join("cgroup.subtree_control"), controllers)?;
+        let controllers = wanted_controllers(tree);
+        write(&tree.join("cgroup.subtree_control"), &controllers)?;
         write(
             &tree.join(parent).join("cgroup.subtree_control"),
-            controllers,
+            &controllers,
         )?;
     }
     Ok(())
+}
+
+/// Those that the host has; a limit that needs another one is refused when it is asked for.
+fn wanted_controllers(tree: &Path) -> String {
+    let there = std::fs::read_to_string(tree.join("cgroup.controllers")).unwrap_or_default();
+    let wanted = ["cpu", "memory", "pids"];
+    let found = there
+        .split_whitespace()
+        .filter(|name| wanted.contains(name));
+    found
+        .map(|name| format!("+{name}"))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// Removes the parent from every tree; what could not be removed, with the reason. Groups of

@@ -12,3 +12,4 @@ mod output;
 mod privileges;
 mod running;
 mod survival;
+mod unified;

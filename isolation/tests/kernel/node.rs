@@ -54,6 +54,11 @@ pub(crate) fn until<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
 
 impl Node {
     pub(crate) fn new() -> Self {
+        Self::with_keeper(connect)
+    }
+
+    /// With a keeper that `start` makes.
+    pub(crate) fn with_keeper(start: impl FnOnce(&Path, &str) -> Client) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         assert!(nix::unistd::geteuid().is_root(), "these tests need root");
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -62,7 +67,7 @@ impl Node {
         // A file system other than the host's root: overlayfs refuses a layer within a layer.
         let layers = tempfile::tempdir_in("/dev/shm").unwrap();
         std::fs::create_dir(dir.path().join("containers")).unwrap();
-        let client = connect(dir.path(), &parent);
+        let client = start(dir.path(), &parent);
         Self {
             dir,
             layers,

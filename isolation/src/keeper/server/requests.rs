@@ -19,6 +19,10 @@ use crate::keeper::sweeper::Job;
 use crate::spec::{ContainerId, ContainerSpec};
 use crate::sys;
 
+/// A pidfd, two pipes with their files and directory, the status and the failure pipe.
+const FDS_PER_CONTAINER: u64 = 8;
+/// For clients, sessions, requests' own descriptors and the keeper itself.
+const RESERVED_FDS: u64 = 1024;
 /// `_NSIG` of Linux.
 const LAST_SIGNAL: i32 = 64;
 
@@ -101,12 +105,23 @@ impl Keeper {
         if self.stopping {
             return refuse("the keeper is stopping".to_owned());
         }
-        if self.containers.by_serial.len() >= MAX_CONTAINERS {
-            return refuse(format!(
-                "the keeper already has {MAX_CONTAINERS} containers"
-            ));
+        let max = self.max_containers();
+        if self.containers.by_serial.len() >= max {
+            return refuse(format!("the keeper already has {max} containers"));
         }
         self.pid_namespace.home()
+    }
+
+    /// Below the bound when the keeper may not have as many descriptors: what serves those that are
+    /// there must never run out of them.
+    fn max_containers(&self) -> usize {
+        let files = self
+            .nofile
+            .maximum
+            .unwrap_or(u64::MAX)
+            .saturating_sub(RESERVED_FDS);
+        let by_files = usize::try_from(files / FDS_PER_CONTAINER).unwrap_or(usize::MAX);
+        by_files.min(MAX_CONTAINERS)
     }
 
     fn take_slot(&mut self, spec: &ContainerSpec) -> Result<Slot, Failure> {

@@ -1,0 +1,90 @@
+//! A host with only cgroup v2, as far as this one can play it: a keeper in a mount namespace where
+//! the v2 tree stands in for `/sys/fs/cgroup`. On a hybrid host that tree has no controllers.
+
+use std::path::Path;
+
+use gantry_isolation::cgroup::Hierarchies;
+use gantry_isolation::keeper::{Client, Request};
+use gantry_isolation::reap;
+use gantry_isolation::spec::{ExitStatus, Limits};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+
+use crate::node::{Node, connect, id};
+
+const ROOT: &str = "/sys/fs/cgroup";
+
+/// Runs `then` in a thread whose mount namespace has only the v2 tree.
+fn in_v2_view<T: Send>(then: impl FnOnce() -> T + Send) -> T {
+    let view = || {
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+        umount2(ROOT, MntFlags::MNT_DETACH).unwrap();
+        mount(
+            Some("cgroup2"),
+            ROOT,
+            Some("cgroup2"),
+            MsFlags::empty(),
+            None::<&str>,
+        )
+        .unwrap();
+        then()
+    };
+    std::thread::scope(|scope| scope.spawn(view).join().unwrap())
+}
+
+fn v2_keeper(dir: &Path, parent: &str) -> Client {
+    in_v2_view(|| connect(dir, parent))
+}
+
+#[test]
+fn containers_start_exec_and_are_killed_in_one_tree() {
+    let mut node = Node::with_keeper(v2_keeper);
+    let spec = node.shell(
+        "c1",
+        "cat /proc/self/cgroup; grep CapBnd /proc/self/status; exit 9",
+    );
+    let ended = node.run(&spec);
+    assert_eq!(ended.status, ExitStatus::Code(9));
+    assert!(ended.stdout.contains("0::/\n"), "{ended:?}");
+    // No filter for devices, so no right to make nodes.
+    assert!(
+        ended.stdout.ends_with("CapBnd:\t00000000a00425fb\n"),
+        "{ended:?}"
+    );
+    let spec = node.shell("c2", "trap '' TERM; sleep 1000 & wait; sleep 1000");
+    node.start(&spec);
+    node.started("c2");
+    node.send(&Request::Signal {
+        id: id("c2"),
+        signo: 9,
+        all: true,
+    });
+    assert_eq!(node.exited("c2").0, ExitStatus::Signal(9));
+    node.forget("c2");
+}
+
+#[test]
+fn a_limit_that_the_host_cannot_keep_is_refused() {
+    let hosts = in_v2_view(Hierarchies::detect);
+    assert!(hosts.pure_v2);
+    let lacks = in_v2_view(reap::preflight);
+    if lacks.is_empty() {
+        // This host has the controllers in the v2 tree: nothing to refuse.
+        return;
+    }
+    assert!(
+        lacks.iter().any(|lack| lack.contains("controller memory")),
+        "{lacks:?}"
+    );
+    let mut node = Node::with_keeper(v2_keeper);
+    let mut spec = node.shell("c1", "true");
+    spec.limits = Limits {
+        memory_bytes: Some(32 << 20),
+        ..Limits::default()
+    };
+    node.start(&spec);
+    let words = node.start_failure("c1");
+    assert!(words.contains("/c1/memory.max to 33554432: "), "{words}");
+}
