@@ -290,6 +290,34 @@ pub(crate) fn dup_to(fd: BorrowedFd<'_>, number: RawFd, cloexec: bool) -> Result
     }))
 }
 
+/// Where this process's arguments are in its memory: start and length.
+static ARGUMENTS: std::sync::OnceLock<(usize, usize)> = std::sync::OnceLock::new();
+
+/// Finds this process's arguments in `/proc/self/stat` (proc(5), fields 48 and 49), for
+/// [`clear_arguments`] in a child.
+pub(crate) fn find_arguments() {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The second field may hold anything but ends with the last parenthesis; the third is next.
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let mut numbers = fields.split_whitespace().skip(45).map(str::parse::<usize>);
+    if let (Some(Ok(start)), Some(Ok(end))) = (numbers.next(), numbers.next())
+        && let Some(length) = end.checked_sub(start)
+    {
+        // Set once, by the daemon.
+        let _ = ARGUMENTS.set((start, length));
+    }
+}
+
+/// Wipes the arguments, which anyone may read in `/proc/<pid>/cmdline`. Only for a process that
+/// never looks at them again.
+pub(crate) fn clear_arguments() {
+    if let Some((start, length)) = ARGUMENTS.get() {
+        // SAFETY: the kernel put the argument strings there, on the stack above every frame of ours,
+        // writable and this long; nothing in this process reads them any more.
+        unsafe { std::ptr::write_bytes(*start as *mut u8, 0, *length) };
+    }
+}
+
 /// Leaves at once, running nothing.
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: _exit(2) does not return and runs no handlers.

@@ -43,6 +43,8 @@ fn serve(command: i32, all: &SigSet) -> ! {
     if settled.is_err() {
         sys::exit_now(125);
     }
+    // They name paths of the host.
+    sys::clear_arguments();
     let status_pipe = sys::adopt_fd(0);
     loop {
         match all.wait() {

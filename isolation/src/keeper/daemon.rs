@@ -147,6 +147,7 @@ fn take_lock(dir: &Path) -> Result<OwnedFd, DaemonError> {
 fn daemon(options: &Options, lock: OwnedFd, readiness: OwnedFd) -> Result<ExitCode, DaemonError> {
     rustix::process::setsid().map_err(call("make a session"))?;
     sys::default_signals();
+    sys::find_arguments();
     sys::ignore_signal(libc::SIGPIPE, true);
     // Children inherit it until they exec: nothing in a container can open their memory or program.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)

@@ -108,7 +108,7 @@ fn users_are_found_in_the_images_own_files() {
 fn nothing_of_the_keeper_can_be_reached() {
     let mut node = Node::new();
     // PID 1 is a copy of the keeper: its program, memory and descriptors are closed to root inside.
-    let script = "cat /proc/1/exe; cat /proc/1/fd/0; cat /proc/1/mem; cat /proc/1/environ; \
+    let script = "tr -d '\\0' < /proc/1/cmdline; cat /proc/1/exe; cat /proc/1/fd/0; cat /proc/1/mem; cat /proc/1/environ; \
                   for d in root cwd; do ls /proc/1/$d/.; done";
     let spec = node.shell("c1", &format!("{script}; exit 0"));
     let ended = node.run(&spec);
