@@ -34,6 +34,10 @@ pub(crate) const NAMESPACE_FD: RawFd = 4;
 pub(crate) const STATUS_FD: RawFd = 5;
 /// The keeper keeps its own descriptors from here on.
 pub(crate) const FIRST_FREE_FD: RawFd = 6;
+/// Signals that the keeper ignores: it ends by request only, since its end is the end of every task.
+/// A supervisor that signals the whole group of gantry's processes must not end them.
+pub(crate) const KEEPER_IGNORES: [libc::c_int; 4] =
+    [libc::SIGPIPE, libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
 /// Bytes of a report.
 pub(crate) const REPORT_BYTES: usize = 8;
 
@@ -141,7 +145,9 @@ pub(crate) fn run(plan: &Plan, handed: &Handed<'_>) -> ! {
         sys::exit_now(125);
     }
     rustix::process::umask(Mode::empty());
-    sys::ignore_signal(libc::SIGPIPE, false);
+    for signo in KEEPER_IGNORES {
+        sys::ignore_signal(signo, false);
+    }
     // A session of its own: no signal of a terminal or process group outside reaches it.
     let _ = rustix::process::setsid();
     let mut progress = Progress::default();

@@ -18,7 +18,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit};
 
 use super::{host, launch, server, sweeper};
 use crate::cgroup::{self, CgroupError};
-use crate::child::FIRST_FREE_FD;
+use crate::child::{FIRST_FREE_FD, KEEPER_IGNORES};
 use crate::sys::{self, Cloned};
 
 /// Connections that wait to be accepted.
@@ -148,7 +148,9 @@ fn daemon(options: &Options, lock: OwnedFd, readiness: OwnedFd) -> Result<ExitCo
     rustix::process::setsid().map_err(call("make a session"))?;
     sys::default_signals();
     sys::find_arguments();
-    sys::ignore_signal(libc::SIGPIPE, true);
+    for signo in KEEPER_IGNORES {
+        sys::ignore_signal(signo, true);
+    }
     // Children inherit it until they exec: nothing in a container can open their memory or program.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(call("become undumpable"))?;

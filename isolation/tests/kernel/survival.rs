@@ -293,6 +293,37 @@ fn stop_with_kill_ends_everything() {
 }
 
 #[test]
+fn a_signal_to_a_whole_group_spares_the_keeper_and_reaches_its_commands() {
+    let mut node = Node::new();
+    let spec = node.shell("c1", "grep -E 'SigIgn' /proc/self/status; exec sleep 1000");
+    node.start(&spec);
+    node.started("c1");
+    let keeper = rustix::net::sockopt::socket_peercred(raw(&node))
+        .unwrap()
+        .pid;
+    use nix::sys::signal::Signal::{SIGHUP, SIGINT, SIGTERM};
+    for signal in [SIGTERM, SIGINT, SIGHUP] {
+        let pid = nix::unistd::Pid::from_raw(keeper.as_raw_nonzero().get());
+        nix::sys::signal::kill(pid, signal).unwrap();
+    }
+    assert_eq!(
+        node.list().len(),
+        1,
+        "the keeper answers and holds its container"
+    );
+    let ignored = until("the command's words", || {
+        let text = node.output("c1", "stdout");
+        text.contains("SigIgn").then_some(text)
+    });
+    let ignored = ignored.split_whitespace().last().unwrap().to_owned();
+    assert_eq!(
+        u64::from_str_radix(&ignored, 16),
+        Ok(0),
+        "a command ignores nothing"
+    );
+}
+
+#[test]
 fn what_a_dead_keeper_left_is_reaped() {
     let mut node = Node::new();
     for name in ["c1", "c2"] {
