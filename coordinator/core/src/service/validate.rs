@@ -12,8 +12,11 @@ mod app;
 mod bounds;
 mod container;
 mod fields;
+mod keys;
 mod merge;
+mod paths;
 mod ports;
+mod user;
 
 use std::fmt;
 
@@ -56,9 +59,11 @@ impl fmt::Display for Invalid {
 
 impl std::error::Error for Invalid {}
 
-/// Any JSON. Errors: `NotJson`.
+/// Any JSON without a key twice in one object. Errors: `NotJson`.
 pub fn json(body: &[u8]) -> Result<Value, Invalid> {
-    serde_json::from_slice(body).map_err(|error| Invalid::NotJson(error.to_string()))
+    let not_json = |error: serde_json::Error| Invalid::NotJson(error.to_string());
+    keys::check(body).map_err(not_json)?;
+    serde_json::from_slice(body).map_err(not_json)
 }
 
 /// The object that a value is; `path` names it in the error.

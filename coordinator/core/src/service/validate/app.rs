@@ -14,7 +14,7 @@ use super::bounds::{
     INSTANCES_MAX, SECONDS_MAX, TEXT_MAX_BYTES,
 };
 use super::fields::{Fields, Report, UNSUPPORTED};
-use super::{container, ports};
+use super::{container, ports, user};
 use crate::alloc::ANY_ROLE;
 
 /// Ends of ids that are parts of URLs.
@@ -96,6 +96,14 @@ pub(super) fn read(
     let accepted_resource_roles = accepted_roles(&mut f, report);
     role(&mut f, report);
     let user = short_text(&mut f, "user", report);
+    // The empty one is refused already.
+    if let Some(error) = user
+        .as_deref()
+        .filter(|u| !u.is_empty())
+        .and_then(user::unfit)
+    {
+        report.rule(&f.at("user"), error);
+    }
     f.unsupported(&NOT_YET, report);
     f.unsupported(&OLD_NOT_YET, report);
     f.printed(&PRINTED);

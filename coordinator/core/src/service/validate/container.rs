@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::app::short_text;
 use super::bounds::LIST_MAX;
 use super::fields::{Fields, Report, UNSUPPORTED};
+use super::paths;
 
 /// A container as it was read, with what decides about the network.
 #[derive(Default)]
@@ -114,6 +115,11 @@ fn volume(path: &str, value: &Value, report: &mut Report) -> Option<Volume> {
     } else {
         f.required("mode", mode, report)
     };
+    if let Some(container_path) = &container_path
+        && let Some(error) = paths::unfit(container_path)
+    {
+        report.rule(&f.at("containerPath"), error);
+    }
     if let Some(host_path) = &host_path {
         let fine = host_path.starts_with('/');
         report.require(fine, &f.at("hostPath"), "must be an absolute path");

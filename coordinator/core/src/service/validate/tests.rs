@@ -243,6 +243,94 @@ fn ports_and_volumes_must_make_sense() {
 }
 
 #[test]
+fn volumes_must_not_cover_what_every_container_has() {
+    let with_path = |path: &str| {
+        let volume = json!({"containerPath": path, "hostPath": "/srv", "mode": "RO"});
+        json!({"container": {"type": "MESOS", "volumes": [volume]}})
+    };
+    let kernel = "at or below /proc, /sys or /dev";
+    let table = [
+        ("/", "root directory"),
+        ("//./", "root directory"),
+        ("/proc", kernel),
+        ("/sys/fs/cgroup", kernel),
+        ("//dev/./shm/", kernel),
+        ("/a/../proc", "'..'"),
+        ("../a", "'..'"),
+        ("/mnt/mesos/sandbox", "sandbox itself"),
+        ("/mnt//mesos/sandbox/.", "sandbox itself"),
+        ("./", "sandbox itself"),
+    ];
+    let table = table.map(|(path, error)| {
+        let at = "/container/volumes(0)/containerPath";
+        (with_path(path), at, error)
+    });
+    breaks(&table);
+    for fine in [
+        "data",
+        "a/b",
+        "proc",
+        "/process",
+        "/data",
+        "/a..b",
+        "/srv/proc",
+    ] {
+        read(&with(with_path(fine))).unwrap();
+    }
+}
+
+#[test]
+fn users_are_names_or_numbers() {
+    let form = "must be a name or a number";
+    let range = "between 0 and 4294967294";
+    let table = [
+        (":", form),
+        ("a:", form),
+        (":a", form),
+        ("a:b:c", form),
+        ("a b", form),
+        ("-x", form),
+        ("a/b", form),
+        ("-1", range),
+        ("+1", range),
+        ("0:-1", range),
+        ("4294967295", range),
+        ("1:4294967295", range),
+        ("99999999999999999999", range),
+    ];
+    breaks(&table.map(|(user, error)| (json!({"user": user}), "/user", error)));
+    for fine in [
+        "root",
+        "1000",
+        "4294967294:0",
+        "www-data:33",
+        "app:staff",
+        "o.neil$",
+        "0day",
+    ] {
+        read(&with(json!({"user": fine}))).unwrap();
+    }
+}
+
+#[test]
+fn a_key_twice_in_one_object_is_refused() {
+    let twice = [
+        r#"{"id": "/a", "mem": 1, "mem": 2}"#,
+        r#"{"env": {"A": "1", "\u0041": "2"}}"#,
+        r#"[{"id": "/a"}, {"id": "/b", "id": "/c"}]"#,
+    ];
+    for body in twice {
+        let Err(Invalid::NotJson(why)) = json(body.as_bytes()) else {
+            panic!("{body} is accepted")
+        };
+        assert!(why.contains("occurs twice at line 1"), "{why}");
+    }
+    let once = r#"{"a": {"a": [{"a": 1}, {"a": -1.5}, null, true, "x", 1e300]}, "b": {}}"#;
+    let value: Value = serde_json::from_str(once).unwrap();
+    assert_eq!(json(once.as_bytes()), Ok(value));
+}
+
+#[test]
 fn old_forms_are_normalised() {
     let app = read(&with(json!({"ports": [0, 8080]}))).unwrap();
     let ports = app.port_definitions.unwrap();
