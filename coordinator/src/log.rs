@@ -38,7 +38,8 @@ pub(crate) use files::Files;
 use record::{HEADER_BYTES, Kind, Record, encode, size};
 use replay::{Replay, Segment};
 
-/// Size of a segment. A batch that does not fit gets a segment of its own size.
+/// Size of a segment. A batch that does not fit gets a segment of its own size. Segments that are
+/// smaller count as cut short: a larger value here would refuse the logs of older versions.
 pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
 /// Most bytes of entries in one batch; [`thread`] holds it.
 pub(crate) const BATCH_MAX_BYTES: usize = 16 << 20;
@@ -151,11 +152,25 @@ impl Log {
     /// # Errors
     /// `Corrupt` and its kin when the disk has lost what had been durable; nothing was changed.
     pub(crate) fn open(
-        mut disk: Box<dyn Disk>,
+        disk: Box<dyn Disk>,
         snapshot_index: u64,
         fresh_salt: u32,
     ) -> Result<(Self, Recovered), LogError> {
-        let replay = Replay::read(disk.as_mut(), snapshot_index, fresh_salt)?;
+        Self::open_sized(disk, snapshot_index, fresh_salt, SEGMENT_BYTES)
+    }
+
+    /// [`Self::open`] with segments of a size of their own.
+    fn open_sized(
+        mut disk: Box<dyn Disk>,
+        snapshot_index: u64,
+        fresh_salt: u32,
+        segment_bytes: u64,
+    ) -> Result<(Self, Recovered), LogError> {
+        let expected = replay::Expected {
+            snapshot_index,
+            segment_bytes,
+        };
+        let replay = Replay::read(disk.as_mut(), expected, fresh_salt)?;
         let mut sealed: VecDeque<Segment> = replay.segments.into();
         let current = sealed.pop_back();
         let log = Self {
@@ -166,7 +181,7 @@ impl Log {
             sealed,
             next_batch: replay.next_batch,
             hard_state: replay.recovered.hard_state,
-            segment_bytes: SEGMENT_BYTES,
+            segment_bytes,
             buffer: Vec::new(),
             failed: false,
         };

@@ -29,15 +29,30 @@ pub enum LogError {
         "{path} is damaged at byte {offset} ({flaw}), although later writes had been durable: \
          the disk has lost data. Restore the coordinator's directory from a backup; or, to go on \
          with what came before and lose the rest (the last entry left is {last_index}): copy the \
-         directory, then `truncate -s {offset} {path}` and delete the .wal files with higher \
-         numbers"
+         directory, then `truncate -s {offset} {path}`, `truncate -s {size} {path}`, and delete \
+         the .wal files with higher numbers"
     )]
     Corrupt {
         path: String,
         offset: usize,
         flaw: String,
         last_index: u64,
+        size: usize,
     },
+    /// Something durable was lost, by other means than the end of a write.
+    #[error(
+        "{path} has {found} bytes instead of at least {size}: it was cut short after it had been \
+         written, which no crash does, so acknowledged changes may be lost. Restore the \
+         coordinator's directory from a backup; or, to go on with what is left and lose the rest: \
+         copy the directory, then `truncate -s {size} {path}`"
+    )]
+    Short { path: String, found: u64, size: u64 },
+    #[error(
+        "there is a snapshot up to entry {snapshot}, but no log: it was deleted or emptied, and \
+         what was acknowledged after the snapshot with it. Restore the coordinator's directory \
+         from a backup"
+    )]
+    Lost { snapshot: u64 },
     #[error(
         "the log has no segment {missing:016x}, but later ones. Restore it from a backup; or, to \
          go on with what came before and lose the rest: copy the directory, then delete the .wal \

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use super::record::{Kind, Record};
+use super::record::{Flaw, Kind, Record};
 use super::scan::{self, Cursor, End};
 use super::{Disk, Entry, EntryKind, HardState, LogError, Recovered, segment_name};
 
@@ -18,6 +18,15 @@ pub(crate) struct Segment {
     pub(crate) size_bytes: u64,
     /// Largest index of any entry in it, 0 without entries.
     pub(crate) max_index: u64,
+}
+
+/// What the log must agree with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Expected {
+    /// Last index that a snapshot covers.
+    pub(crate) snapshot_index: u64,
+    /// No segment is ever smaller: its size is durable before it gets its name.
+    pub(crate) segment_bytes: u64,
 }
 
 /// The log as found.
@@ -152,14 +161,14 @@ impl Replay {
     /// Reads and repairs. See [`super::Log::open`].
     pub(crate) fn read(
         disk: &mut dyn Disk,
-        snapshot_index: u64,
+        expected: Expected,
         fresh_salt: u32,
     ) -> Result<Self, LogError> {
         let (numbers, salt) = list(disk)?;
         let salt = salt.unwrap_or(fresh_salt);
         let mut cursor = Cursor::oldest(salt, numbers.first().copied().unwrap_or(1));
         let mut entries = Entries {
-            snapshot_index,
+            snapshot_index: expected.snapshot_index,
             list: Vec::new(),
             hard_state: HardState::default(),
         };
@@ -172,6 +181,7 @@ impl Replay {
                 path: path.clone(),
                 source,
             })?;
+            full(&path, bytes.len() as u64, expected)?;
             let found = scan::segment(&bytes, *number, cursor);
             cursor = found.cursor;
             let mut max_index = 0;
@@ -182,7 +192,12 @@ impl Replay {
                 }
             }
             let is_last = Some(number) == numbers.last();
-            repair = judge(&found, is_last, name, path, entries.last_index())?;
+            let place = Place {
+                name,
+                path,
+                is_last,
+            };
+            repair = judge(&found, &bytes, place, entries.last_index())?;
             if !matches!(repair, Some(Repair::Remove { .. })) {
                 segments.push(Segment {
                     number: *number,
@@ -191,6 +206,12 @@ impl Replay {
                     max_index,
                 });
             }
+        }
+        // A snapshot is made of what was durable in the log, and the newest segment is never removed.
+        if segments.is_empty() && expected.snapshot_index > 0 {
+            return Err(LogError::Lost {
+                snapshot: expected.snapshot_index,
+            });
         }
         let recovered = entries.finish()?;
         if let Some(repair) = repair {
@@ -206,60 +227,94 @@ impl Replay {
     }
 }
 
+/// A segment that is being judged.
+struct Place {
+    name: String,
+    path: String,
+    /// Whether no other follows.
+    is_last: bool,
+}
+
+/// Refuses a segment file that was cut short: no crash does that.
+fn full(path: &str, found: u64, expected: Expected) -> Result<(), LogError> {
+    if found >= expected.segment_bytes {
+        return Ok(());
+    }
+    Err(LogError::Short {
+        path: path.to_owned(),
+        found,
+        size: expected.segment_bytes,
+    })
+}
+
+fn words(flaw: Option<Flaw>) -> String {
+    flaw.map_or_else(
+        || "it was never written".to_owned(),
+        |flaw| flaw.to_string(),
+    )
+}
+
 /// What has to be done to the segment, or why the log must not be used.
 fn judge(
     found: &scan::Scan<'_>,
-    is_last: bool,
-    name: String,
-    path: String,
+    bytes: &[u8],
+    place: Place,
     last_index: u64,
 ) -> Result<Option<Repair>, LogError> {
+    let Place {
+        name,
+        path,
+        is_last,
+    } = place;
     let offset = found.end_offset;
-    let words = |flaw: Option<super::record::Flaw>| {
-        flaw.map_or_else(
-            || "it was never written".to_owned(),
-            |flaw| flaw.to_string(),
-        )
-    };
-    match found.end {
+    let flaw = match found.end {
         End::Clean => {
             if is_last && found.cursor.last.is_some_and(|(_, ended)| !ended) {
                 tracing::warn!(%path, offset, last_index, "the last write to the log is incomplete");
             }
-            Ok(None)
+            return Ok(None);
         }
-        End::Newer => Err(LogError::Newer { path }),
-        End::Torn { flaw } if is_last => {
-            let why = words(flaw);
-            tracing::warn!(%path, offset, why, last_index, "cut the unfinished end off the log");
-            Ok(Some(if offset == 0 {
-                Repair::Remove { name }
-            } else {
-                Repair::Cut {
-                    name,
-                    offset: offset as u64,
-                }
-            }))
-        }
-        End::Torn { flaw } => Err(LogError::Corrupt {
-            path,
-            offset,
-            flaw: words(flaw),
-            last_index,
-        }),
-        End::Corrupt { flaw, proof } => {
-            let flaw = match proof {
-                Some(proof) => format!("{}; a good record follows at byte {proof}", words(flaw)),
-                None => words(flaw),
-            };
-            Err(LogError::Corrupt {
-                path,
-                offset,
-                flaw,
-                last_index,
-            })
-        }
+        End::Newer => return Err(LogError::Newer { path }),
+        End::Torn { flaw } if is_last => return Ok(Some(cut(name, &path, bytes, offset, flaw))),
+        End::Torn { flaw } => words(flaw),
+        End::Corrupt { flaw, proof: None } => words(flaw),
+        End::Corrupt {
+            flaw,
+            proof: Some(proof),
+        } => format!("{}; a good record follows at byte {proof}", words(flaw)),
+    };
+    Err(LogError::Corrupt {
+        path,
+        offset,
+        flaw,
+        last_index,
+        size: bytes.len(),
+    })
+}
+
+/// The unfinished end of the last segment goes, and people are told what that may mean.
+fn cut(name: String, path: &str, bytes: &[u8], offset: usize, flaw: Option<Flaw>) -> Repair {
+    let why = words(flaw);
+    let lost = lost_bytes(bytes, offset);
+    if lost > 0 {
+        tracing::warn!(
+            %path, offset, lost, why,
+            "cutting {lost} bytes of an unfinished write off the end of the log. After a crash of \
+             the machine that is right: nobody was told that it had succeeded. If there was no \
+             crash, the disk has damaged it, and changes that had been acknowledged may be lost"
+        );
     }
+    if offset == 0 {
+        return Repair::Remove { name };
+    }
+    let offset = offset as u64;
+    Repair::Cut { name, offset }
+}
+
+/// How much was written after `offset`.
+pub(super) fn lost_bytes(bytes: &[u8], offset: usize) -> usize {
+    let written = bytes.iter().rposition(|byte| *byte != 0);
+    written.map_or(0, |last| (last + 1).saturating_sub(offset))
 }
 
 fn carry_out(disk: &mut dyn Disk, repair: Repair) -> Result<(), LogError> {

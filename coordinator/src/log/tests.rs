@@ -25,9 +25,7 @@ fn state(term: u64, commit: u64) -> HardState {
 }
 
 fn open(disk: &MemoryDisk, snapshot_index: u64) -> Result<(Log, Recovered), LogError> {
-    let (mut log, recovered) = Log::open(Box::new(disk.clone()), snapshot_index, SALT)?;
-    log.segment_bytes = 4 << 10;
-    Ok((log, recovered))
+    Log::open_sized(Box::new(disk.clone()), snapshot_index, SALT, 4 << 10)
 }
 
 /// Three batches: 1–2, 3, 4–6. Answers the disk and all entries.
@@ -177,18 +175,73 @@ fn the_way_out_works() {
     let second = disk.inside().appends[1].1;
     disk.inside().files.get_mut(&name).unwrap()[second + 9] ^= 1;
     let Err(LogError::Corrupt {
-        offset, last_index, ..
+        offset,
+        last_index,
+        size,
+        ..
     }) = open(&disk, 0)
     else {
         panic!()
     };
     assert_eq!((offset, last_index), (second, 2));
     disk.inside().files.get_mut(&name).unwrap().truncate(offset);
+    disk.inside().files.get_mut(&name).unwrap().resize(size, 0);
     let (mut log, recovered) = open(&disk, 0).unwrap();
     assert_eq!(recovered.entries, all[..2]);
     log.append(&[entry(3, 2, "again")], state(2, 2)).unwrap();
     drop(log);
     assert_eq!(open(&disk, 0).unwrap().1.entries.len(), 3);
+}
+
+#[test]
+fn a_segment_that_was_cut_short_is_refused_with_the_way_out() {
+    let (disk, all) = three_batches();
+    let name = only_file(&disk);
+    let (_, offset, length) = disk.inside().appends.last().unwrap().clone();
+    // Emptied, cut within the last write, cut right after it, and short by a byte of nothing.
+    for (length, kept) in [(0, 0), (offset + 5, 3), (offset + length, 6), (4095, 6)] {
+        let short = disk.copy();
+        short
+            .inside()
+            .files
+            .get_mut(&name)
+            .unwrap()
+            .truncate(length);
+        let Err(LogError::Short { found, size, .. }) = open(&short, 0) else {
+            panic!("cut to {length} bytes")
+        };
+        assert_eq!((found, size), (length as u64, 4096));
+        assert_eq!(short.inside().files[&name].len(), length, "nothing changed");
+        let size = usize::try_from(size).unwrap();
+        short.inside().files.get_mut(&name).unwrap().resize(size, 0);
+        assert_eq!(open(&short, 0).unwrap().1.entries, all[..kept]);
+    }
+}
+
+#[test]
+fn a_snapshot_without_any_log_is_refused() {
+    let disk = MemoryDisk::default();
+    open(&disk, 0).unwrap();
+    assert!(matches!(
+        open(&disk, 9),
+        Err(LogError::Lost { snapshot: 9 })
+    ));
+    // Nor does one that was made but never written hold what the snapshot was made of.
+    let name = segment_name(1, SALT);
+    disk.inside().files.insert(name, vec![0; 4 << 10]);
+    assert!(matches!(
+        open(&disk, 9),
+        Err(LogError::Lost { snapshot: 9 })
+    ));
+    open(&disk, 0).unwrap();
+}
+
+#[test]
+fn a_cut_says_how_much_it_takes() {
+    use super::replay::lost_bytes;
+    assert_eq!(lost_bytes(&[1, 2, 0, 0], 2), 0);
+    assert_eq!(lost_bytes(&[1, 2, 0, 3, 0], 2), 2);
+    assert_eq!(lost_bytes(&[0, 0], 0), 0);
 }
 
 #[test]
@@ -358,6 +411,9 @@ fn real_files_with_and_without_io_uring_hold_the_same() {
         let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
         file.set_len(contents[0].iter().rposition(|b| *b != 0).unwrap() as u64 - 10)
             .unwrap();
+        let short = Log::open(disk(), 0, SALT).err().unwrap();
+        assert!(matches!(short, LogError::Short { .. }), "{short}");
+        file.set_len(SEGMENT_BYTES).unwrap();
         let (mut log, recovered) = Log::open(disk(), 0, SALT).unwrap();
         assert_eq!(recovered.entries.len(), 49);
         log.append(&[entry(50, 2, "again")], state(2, 49)).unwrap();
