@@ -15,6 +15,7 @@ mod unified;
 mod usage;
 
 pub use parent::CgroupError;
+pub use parent::parent_id;
 pub(crate) use parent::prepare_parent;
 pub use parent::remove_parent;
 pub(crate) use remove::remove_group;

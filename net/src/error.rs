@@ -132,6 +132,14 @@ pub enum NetError {
         /// How many one container may have.
         limit: usize,
     },
+    /// More protected ports than allowed.
+    #[error("{count} ports to protect; {limit} are allowed")]
+    TooManyProtected {
+        /// How many were asked for.
+        count: usize,
+        /// How many there may be.
+        limit: usize,
+    },
     /// The host port is taken.
     #[error("host port {port}/{protocol} is in use by {by}")]
     PortInUse {

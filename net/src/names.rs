@@ -7,6 +7,8 @@
 
 use std::net::Ipv4Addr;
 
+use crate::error::NetError;
+
 /// Longest interface name: IFNAMSIZ is 16 with its NUL.
 pub(crate) const MAX_INTERFACE_NAME: usize = 15;
 /// Name of the interface inside every container.
@@ -16,6 +18,27 @@ pub(crate) const SHORT_TAG: usize = 6;
 /// Characters of the container's hash in an interface name: 36^8 is 41 bits.
 const HASH_CHARACTERS: usize = 8;
 const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+
+const TAG_LENGTH: std::ops::RangeInclusive<usize> = SHORT_TAG..=32;
+
+/// A character that needs no quoting anywhere.
+pub(crate) fn plain(byte: u8) -> bool {
+    byte.is_ascii_lowercase() || byte.is_ascii_digit()
+}
+
+/// Whether names can be made of the tag.
+pub(crate) fn check_tag(tag: &str) -> Result<(), NetError> {
+    if TAG_LENGTH.contains(&tag.len()) && tag.bytes().all(plain) {
+        return Ok(());
+    }
+    let tag = tag.to_owned();
+    Err(NetError::InvalidTag { tag })
+}
+
+/// The table that keeps containers from the node's own ports.
+pub(crate) fn protection_table(tag: &str) -> String {
+    format!("gantry-{tag}-api")
+}
 
 /// FNV-1a, 64 bits: small, stable across releases; what it must resist is accident, not attack.
 pub(crate) fn digest(bytes: &[u8]) -> u64 {

@@ -1,8 +1,12 @@
 //! A fresh network namespace, as a file descriptor.
 //!
 //! Made on a thread that ends right after: a thread that has left its namespace must never serve
-//! anybody else again. Decides nothing about what is inside. The namespace lives as long as
-//! something holds it: this descriptor, the netlink socket in it, or later a process.
+//! anybody else again. Decides the kernel's settings inside: ICMP echo for everybody, so that `ping`
+//! needs no CAP_NET_RAW (without which a container can send no ARP or other frame of its own making,
+//! and so cannot pose as its neighbours on the bridge); no IPv6 but on loopback, so that nobody on
+//! the bridge gives it addresses or routes. Nothing else of what is inside is decided here. The
+//! namespace lives as long as something holds it: this descriptor, the netlink socket in it, or later
+//! a process.
 
 use std::fs::File;
 use std::io;
@@ -13,9 +17,13 @@ use tokio::sync::oneshot;
 
 use crate::error::NetError;
 use crate::netlink::Netlink;
+use crate::sysctl;
 
 /// `NETLINK_ROUTE`
 pub(crate) const ROUTE: isize = 0;
+
+/// Every group that may be.
+const ALL_GROUPS: &str = "0\t2147483647";
 
 /// A namespace and a route socket inside it.
 #[derive(Debug)]
@@ -44,6 +52,9 @@ pub(crate) fn enter() -> Result<Nest, NetError> {
     unshare(CloneFlags::CLONE_NEWNET)
         .map_err(io::Error::from)
         .map_err(failed("unshare"))?;
+    // Loopback exists already and keeps ::1.
+    sysctl::switch_off_ipv6("default")?;
+    sysctl::ensure("net/ipv4/ping_group_range", ALL_GROUPS)?;
     let netns = File::open("/proc/thread-self/ns/net")
         .map_err(failed("open it"))?
         .into();

@@ -30,7 +30,6 @@ const MAX_CONTAINER_ID: usize = 512;
 const DEFAULT_MTU: u32 = 1500;
 /// IPv4's smallest reassembly size and the largest veth.
 const MTU_RANGE: std::ops::RangeInclusive<u32> = 576..=65_535;
-const TAG_LENGTH: std::ops::RangeInclusive<usize> = names::SHORT_TAG..=32;
 /// The kernel allows 255; ours are short.
 const MAX_TABLE_NAME: usize = 64;
 
@@ -64,18 +63,13 @@ impl NetworkConfig {
     }
 
     fn check(&self) -> Result<(), NetError> {
-        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-        if !TAG_LENGTH.contains(&self.tag.len()) || !self.tag.bytes().all(plain) {
-            return Err(NetError::InvalidTag {
-                tag: self.tag.clone(),
-            });
-        }
+        names::check_tag(&self.tag)?;
         let limits = [
             ("bridge", &self.bridge, MAX_INTERFACE_NAME),
             ("table", &self.table, MAX_TABLE_NAME),
         ];
         for (what, name, limit) in limits {
-            let usable = name.bytes().all(|byte| plain(byte) || byte == b'-');
+            let usable = name.bytes().all(|byte| names::plain(byte) || byte == b'-');
             if name.is_empty() || name.len() > limit || !usable {
                 return Err(NetError::InvalidName {
                     what,
@@ -260,7 +254,8 @@ impl Network {
         self.call("settle", |reply| Request::Settle { reply }).await
     }
 
-    /// Removes everything: interfaces, published ports, bridge and table. The network is closed
+    /// Removes everything: interfaces, published ports, bridge, table, and what
+    /// [`crate::protect`] made for the same tag. The network is closed
     /// after that.
     ///
     /// # Errors

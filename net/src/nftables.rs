@@ -79,8 +79,10 @@ impl Nftables {
             (encode::new_table(table), NLM_F_CREATE),
             (encode::delete_table(table), 0),
             (encode::new_table(table), NLM_F_CREATE | NLM_F_EXCL),
-            (encode::new_map(table), NLM_F_CREATE | NLM_F_EXCL),
         ];
+        if ruleset.publishes() {
+            messages.push((encode::new_map(table), NLM_F_CREATE | NLM_F_EXCL));
+        }
         for chain in ruleset.chains() {
             messages.push((encode::new_chain(table, chain), NLM_F_CREATE));
             for rule in &chain.rules {

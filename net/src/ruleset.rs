@@ -2,7 +2,8 @@
 //!
 //! Decides what packets may do; does not talk to the kernel (`nftables` encodes it). Published
 //! ports are not rules but elements of one map, so that the cost of a packet and of a change does
-//! not grow with their number.
+//! not grow with their number. What keeps tasks from the node's own API is a table of its own, so
+//! that neither it nor the network is ever without rules while the other is written.
 //!
 //! Invariants: nothing of the host's own 127.0.0.0/8 is reachable from the bridge
 //! (`route_localnet`, which the way from 127.0.0.1 to a container needs, would open it:
@@ -46,11 +47,18 @@ pub(crate) enum Term {
     Established,
     /// Its destination was translated.
     Translated,
+    /// TCP to this port.
+    TcpPortIs(u16),
+    /// Sent by a socket that was made in this cgroup (version 2, directly below the root) or below
+    /// it. The number is the cgroup's id: the inode number of its directory.
+    SenderInCgroup(u64),
     /// To where the map of published ports says, if it says so.
     ToPublished,
     Masquerade,
     Accept,
     Drop,
+    /// Answered as if nobody listened.
+    ResetTcp,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,10 +85,12 @@ pub(crate) struct Chain {
     pub(crate) rules: Vec<Vec<Term>>,
 }
 
-/// Everything in a network's table but the elements of its map.
+/// Everything in a table but the elements of its map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ruleset {
     table: String,
+    /// Whether it has the map of published ports.
+    publishes: bool,
     chains: Vec<Chain>,
 }
 
@@ -114,12 +124,44 @@ impl Ruleset {
         ];
         Self {
             table: table.to_owned(),
+            publishes: true,
             chains,
+        }
+    }
+
+    /// The rules that refuse connections of a cgroup's processes to these ports of this host. On
+    /// the output hook after all translation, so that no detour hides the port; by socket, so that
+    /// a connection made before is cut as well.
+    #[must_use]
+    pub fn protecting(table: &str, ports: &[u16], cgroup: u64) -> Self {
+        let rule = |port: &u16| {
+            vec![
+                Term::TcpPortIs(*port),
+                Term::DestinationLocal,
+                Term::SenderInCgroup(cgroup),
+                Term::ResetTcp,
+            ]
+        };
+        let chain = Chain {
+            name: "api",
+            kind: ChainKind::Filter,
+            hook: ChainHook::Output,
+            priority: FILTER,
+            rules: ports.iter().map(rule).collect(),
+        };
+        Self {
+            table: table.to_owned(),
+            publishes: false,
+            chains: vec![chain],
         }
     }
 
     pub(crate) fn table(&self) -> &str {
         &self.table
+    }
+
+    pub(crate) fn publishes(&self) -> bool {
+        self.publishes
     }
 
     pub(crate) fn chains(&self) -> &[Chain] {
@@ -213,10 +255,13 @@ impl fmt::Display for Term {
             Self::DestinationLocal => f.write_str("fib daddr type local"),
             Self::Established => f.write_str("ct state established,related"),
             Self::Translated => f.write_str("ct status dnat"),
+            Self::TcpPortIs(port) => write!(f, "tcp dport {port}"),
+            Self::SenderInCgroup(id) => write!(f, "socket cgroupv2 level 1 {id}"),
             Self::ToPublished => write!(f, "dnat ip to meta l4proto . th dport map @{PORTS}"),
             Self::Masquerade => f.write_str("masquerade"),
             Self::Accept => f.write_str("accept"),
             Self::Drop => f.write_str("drop"),
+            Self::ResetTcp => f.write_str("reject with tcp reset"),
         }
     }
 }
@@ -250,12 +295,14 @@ impl fmt::Display for Chain {
 impl fmt::Display for Ruleset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "table ip {} {{", self.table)?;
-        writeln!(f, "\tmap {PORTS} {{")?;
-        writeln!(
-            f,
-            "\t\ttype inet_proto . inet_service : ipv4_addr . inet_service"
-        )?;
-        writeln!(f, "\t\tsize {MAX_PORT_MAPS}\n\t}}")?;
+        if self.publishes {
+            writeln!(f, "\tmap {PORTS} {{")?;
+            writeln!(
+                f,
+                "\t\ttype inet_proto . inet_service : ipv4_addr . inet_service"
+            )?;
+            writeln!(f, "\t\tsize {MAX_PORT_MAPS}\n\t}}")?;
+        }
         for chain in &self.chains {
             write!(f, "\n{chain}")?;
         }

@@ -31,3 +31,21 @@ pub(crate) fn ensure(key: &str, value: &'static str) -> Result<(), NetError> {
         source,
     })
 }
+
+/// As `ensure`, where the kernel has the setting at all.
+pub(crate) fn ensure_if_there(key: &str, value: &'static str) -> Result<(), NetError> {
+    if path(key).exists() {
+        ensure(key, value)
+    } else {
+        Ok(())
+    }
+}
+
+/// Makes the host deaf and mute to IPv6 on an interface (or, for `default`, on those to come): no
+/// addresses, and no routes by what others on it advertise. A kernel without IPv6 is fine.
+pub(crate) fn switch_off_ipv6(interface: &str) -> Result<(), NetError> {
+    for (setting, value) in [("accept_ra", "0"), ("disable_ipv6", "1")] {
+        ensure_if_there(&format!("net/ipv6/conf/{interface}/{setting}"), value)?;
+    }
+    Ok(())
+}

@@ -28,6 +28,7 @@ use crate::nftables::{Element, Nftables};
 use crate::ports::{HostPort, PortMap, PortTable, Protocol};
 use crate::reaper::{Leaving, Reaper};
 use crate::subnet::Subnet;
+use crate::sysctl;
 
 /// Longest sleep when nothing is due.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -256,6 +257,7 @@ impl Worker {
             }
             other => other?,
         }
+        sysctl::switch_off_ipv6(name)?;
         links::furnish(nest, ip, self.subnet)?;
         if ports.is_empty() {
             return Ok(());
@@ -347,7 +349,13 @@ impl Worker {
 
     fn remove(&mut self) -> Result<(), NetError> {
         let mut failures = Vec::new();
-        failures.extend(self.nftables.delete(&self.table).err());
+        let tables = [&self.table, &names::protection_table(&self.tag)];
+        failures.extend(
+            tables
+                .map(|table| self.nftables.delete(table).err())
+                .into_iter()
+                .flatten(),
+        );
         self.attached.clear();
         let prefix = names::host_interface_prefix(&self.tag);
         match self.links.with_prefix(&prefix) {

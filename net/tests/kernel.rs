@@ -17,6 +17,10 @@ mod crash;
 mod limits;
 #[path = "kernel/outside.rs"]
 mod outside;
+#[path = "kernel/protection.rs"]
+mod protection;
+#[path = "kernel/quiet.rs"]
+mod quiet;
 #[path = "kernel/reach.rs"]
 mod reach;
 #[path = "kernel/restart.rs"]

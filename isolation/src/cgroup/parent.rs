@@ -1,5 +1,6 @@
 //! The directory that holds all containers of one keeper, in every tree.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::{Hierarchies, devices};
@@ -89,6 +90,15 @@ fn wanted_controllers(tree: &Path) -> String {
         .map(|name| format!("+{name}"))
         .collect::<Vec<_>>()
         .join(" ")
+}
+
+/// The id that the kernel knows the parent's v2 group by: the inode number of its directory. None
+/// while there is no such group, or no v2 tree.
+#[must_use]
+pub fn parent_id(parent: &str) -> Option<u64> {
+    let tree = Hierarchies::detect().unified?;
+    let found = std::fs::metadata(tree.join(parent)).ok()?;
+    Some(found.ino())
 }
 
 /// Removes the parent from every tree; what could not be removed, with the reason. Groups of

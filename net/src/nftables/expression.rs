@@ -2,7 +2,7 @@
 //!
 //! Every term loads into register 1, compares, and leaves nothing for the next to rely on.
 //! Constants are those of linux/netfilter/nf_tables.h; what the packet crate has no types for (fib,
-//! ct, nat, masq) is written as raw attributes.
+//! ct, nat, masq, socket, reject) is written as raw attributes.
 
 use netlink_packet_core::DefaultNla;
 use netlink_packet_netfilter::nftables::{
@@ -30,8 +30,15 @@ const DESTINATION_TRANSLATED: u32 = 1 << 5;
 /// `NFT_CT_STATE`, `NFT_CT_STATUS`
 const CT_STATE: u32 = 0;
 const CT_STATUS: u32 = 2;
+/// Offset and length of the destination port, the same in TCP and UDP.
+const PORT: (u32, u32) = (2, 2);
+/// `IPPROTO_TCP`
+const TCP: u8 = 6;
 /// `RTN_LOCAL`
 const LOCAL: u32 = 2;
+/// `NFTA_REJECT_TYPE`, `NFT_REJECT_TCP_RST`
+const REJECT_TYPE: u16 = 1;
+const TCP_RESET: u32 = 1;
 
 /// The expressions of a term, in order.
 pub(super) fn of(term: &Term) -> Vec<Expressions> {
@@ -45,10 +52,13 @@ pub(super) fn of(term: &Term) -> Vec<Expressions> {
         Term::DestinationLocal => destination_is_local(),
         Term::Established => connection(CT_STATE, ESTABLISHED_OR_RELATED),
         Term::Translated => connection(CT_STATUS, DESTINATION_TRANSLATED),
+        Term::TcpPortIs(port) => tcp_port(*port),
+        Term::SenderInCgroup(id) => sender_in_cgroup(*id),
         Term::ToPublished => to_published(),
         Term::Masquerade => vec![other("masq", &[])],
         Term::Accept => vec![verdict(ACCEPT)],
         Term::Drop => vec![verdict(DROP)],
+        Term::ResetTcp => vec![other("reject", &[(REJECT_TYPE, TCP_RESET)])],
     }
 }
 
@@ -105,6 +115,36 @@ fn connection(key: u32, any_of: u32) -> Vec<Expressions> {
     ]
 }
 
+fn tcp_port(port: u16) -> Vec<Expressions> {
+    vec![
+        protocol(),
+        compare(Operator::Equal, vec![TCP]),
+        payload(TRANSPORT, PORT.0, PORT.1, Register::Reg1),
+        compare(Operator::Equal, port.to_be_bytes().to_vec()),
+    ]
+}
+
+fn sender_in_cgroup(id: u64) -> Vec<Expressions> {
+    /// `NFTA_SOCKET_KEY`, `NFTA_SOCKET_DREG`, `NFTA_SOCKET_LEVEL`
+    const ATTRIBUTES: [u16; 3] = [1, 2, 3];
+    /// `NFT_SOCKET_CGROUPV2`
+    const CGROUP: u32 = 3;
+    /// The ancestor to compare: the root's child.
+    const BELOW_ROOT: u32 = 1;
+    let [key, register, level] = ATTRIBUTES;
+    vec![
+        other(
+            "socket",
+            &[
+                (key, CGROUP),
+                (register, Register::Reg1.into()),
+                (level, BELOW_ROOT),
+            ],
+        ),
+        compare(Operator::Equal, id.to_ne_bytes().to_vec()),
+    ]
+}
+
 /// Registers 0 and 1 of 32 bits are the first half of register 1: key and value lie side by side in
 /// it.
 fn to_published() -> Vec<Expressions> {
@@ -116,13 +156,8 @@ fn to_published() -> Vec<Expressions> {
     /// `NFT_NAT_DNAT`, `NFPROTO_IPV4`
     const TO_DESTINATION: u32 = 1;
     const IPV4: u32 = 2;
-    /// Offset and length of the destination port, the same in TCP and UDP.
-    const PORT: (u32, u32) = (2, 2);
     vec![
-        Expressions::Meta(vec![
-            Meta::DestinationRegister(Register::Reg1),
-            Meta::Key(MetaKey::L4Proto),
-        ]),
+        protocol(),
         payload(TRANSPORT, PORT.0, PORT.1, Register::Reg32_01),
         Expressions::Lookup(vec![
             Lookup::Set(PORTS.to_owned()),
@@ -139,6 +174,13 @@ fn to_published() -> Vec<Expressions> {
             ],
         ),
     ]
+}
+
+fn protocol() -> Expressions {
+    Expressions::Meta(vec![
+        Meta::DestinationRegister(Register::Reg1),
+        Meta::Key(MetaKey::L4Proto),
+    ])
 }
 
 fn payload(base: u32, offset: u32, length: u32, register: Register) -> Expressions {

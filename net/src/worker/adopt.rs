@@ -15,6 +15,7 @@ use crate::names;
 use crate::network::{Adoption, Known};
 use crate::nftables::Element;
 use crate::ports::HostPort;
+use crate::sysctl;
 
 impl Worker {
     pub(super) fn adopt(&mut self, known: &[Known]) -> Result<Adoption, NetError> {
@@ -84,6 +85,9 @@ impl Worker {
         if link.master != Some(self.bridge_index)
             && let Err(error) = self.links.enslave(link, self.bridge_index)
         {
+            report.warnings.push(format!("{id}: {error}"));
+        }
+        if let Err(error) = sysctl::switch_off_ipv6(&link.name) {
             report.warnings.push(format!("{id}: {error}"));
         }
         let mut held = Vec::new();

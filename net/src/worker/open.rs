@@ -44,6 +44,9 @@ impl Worker {
         mut nftables: Nftables,
         bridge_index: u32,
     ) -> Result<Self, NetError> {
+        // Before it is up, and again where it was: a container must not set the host's addresses
+        // and routes by router advertisements.
+        sysctl::switch_off_ipv6(&config.bridge)?;
         links.set_up_bridge(bridge_index, names::bridge_mac(&config.tag), config.mtu)?;
         let subnet = settle_subnet(&mut links, bridge_index, config)?;
         let elements = nftables.elements(&config.table)?;
