@@ -113,6 +113,8 @@ pub(crate) struct Config {
     pub(crate) log_disk: MakeDisk,
     /// Directory of the snapshots; must exist.
     pub(crate) snapshots: PathBuf,
+    /// Something was written here before: an empty directory is a loss, not a new group.
+    pub(crate) founded: bool,
     /// Random, for a log that does not exist yet.
     pub(crate) fresh_salt: u32,
     /// See [`SNAPSHOT_ENTRIES`].
@@ -125,6 +127,9 @@ pub enum ConsensusError {
     /// Log or snapshot.
     #[error("the log of the coordinator cannot be used")]
     Log(#[from] LogError),
+    /// What was written is gone.
+    #[error("neither the log nor a snapshot of the coordinator holds anything")]
+    Lost,
     /// State.
     #[error("the state of the coordinator cannot be used")]
     Machine(#[from] MachineError),
@@ -242,24 +247,27 @@ pub(crate) fn start<M: Machine>(
     mut machine: M,
 ) -> Result<Member<M::Outcome>, ConsensusError> {
     let mut snapshot_disk = Files::open(&config.snapshots, false).map_err(LogError::List)?;
-    let base = match snapshot::load(&mut snapshot_disk)? {
-        Some(found) => {
-            machine.restore(&found)?;
-            found
-        }
-        None => found_group(&mut snapshot_disk, config.member, &machine)?,
-    };
+    let found = snapshot::load(&mut snapshot_disk)?;
+    if let Some(found) = &found {
+        machine.restore(found)?;
+    }
+    let covered = found.as_ref().map_or(0, |snapshot| snapshot.index);
     let (inputs, inbox) = mpsc::channel();
     let reports = inputs.clone();
-    let (log, recovered) = LogThread::start(
-        config.log_disk,
-        base.index,
-        config.fresh_salt,
-        move |report| {
+    let (log, recovered) =
+        LogThread::start(config.log_disk, covered, config.fresh_salt, move |report| {
             // The driver is gone only while everything stops.
             let _ = reports.send(Input::Log(report));
-        },
-    )?;
+        })?;
+    // An entry without data is raft's own and holds no command.
+    let blank = covered == 0 && recovered.entries.iter().all(|entry| entry.data.is_empty());
+    if config.founded && blank {
+        return Err(ConsensusError::Lost);
+    }
+    let base = match found {
+        Some(found) => found,
+        None => found_group(&mut snapshot_disk, config.member, &machine)?,
+    };
     let (failed, failed_reader) = watch::channel(None);
     let driver = Driver::new(driver::Parts {
         member: config.member,

@@ -180,7 +180,7 @@ impl Leader {
     }
 
     fn end(&mut self) {
-        tracing::warn!("this coordinator does not lead any more");
+        tracing::debug!("this coordinator does not lead any more");
         self.scheduler = None;
         self.wake_at = None;
         self.sessions
@@ -285,9 +285,20 @@ impl Leader {
         }
     }
 
+    /// Empty until there is a cluster.
+    fn cluster_id(&self) -> &str {
+        self.state.cluster().map_or("", |cluster| &cluster.id)
+    }
+
     fn opened(&mut self, outgoing: Outgoing, register: Box<Register>) {
         if self.scheduler.is_none() {
             return refuse(&outgoing, "this coordinator does not lead");
+        }
+        let (its, ours) = (register.cluster_id.as_str(), self.cluster_id());
+        // Its tasks are another cluster's: to compare them with this state would end them all.
+        if !its.is_empty() && its != ours {
+            let reason = format!("it belongs to the cluster {its}, this is the cluster {ours}");
+            return refuse(&outgoing, &reason);
         }
         let agent_id = if register.agent_id.is_empty() {
             AgentId::parse(mint::uuid()).expect("a uuid is an id")
@@ -328,6 +339,7 @@ impl Leader {
         let known = &register.tasks;
         let reply = to_agent::Kind::Registered(Registered {
             agent_id: agent_id.to_string(),
+            cluster_id: self.cluster_id().to_owned(),
         });
         if self
             .sessions

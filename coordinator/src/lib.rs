@@ -12,6 +12,7 @@ mod handle;
 mod http;
 mod leader;
 mod log;
+mod marker;
 mod mint;
 mod replicated;
 mod serve;
@@ -30,11 +31,13 @@ pub use consensus::{ConsensusError, MachineError};
 pub use directory::DirectoryError;
 pub use handle::{Handle, Node, PROPOSE_TIMEOUT, ProposeError, Proposed};
 pub use log::LogError;
+pub use marker::MarkerError;
 pub use replicated::Latest;
 
 use consensus::Member;
 use directory::DataDirectory;
 use gantry_coordinator_core::Outcome;
+use marker::Marker;
 use replicated::Replicated;
 use serve::Server;
 
@@ -79,6 +82,9 @@ pub enum StartError {
     /// Agents' socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// The cluster is gone or another one.
+    #[error(transparent)]
+    Marker(#[from] MarkerError),
     /// Log or state.
     #[error(transparent)]
     Consensus(#[from] ConsensusError),
@@ -114,16 +120,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let agent_listener = agents::listen(&config.agent_socket)?;
 
     let (machine, mut latest, rounds) = Replicated::new();
-    let consensus = consensus::Config {
-        member: MEMBER,
-        log_disk: log::thread::real_disk(&directory.log()),
-        snapshots: directory.snapshots(),
-        fresh_salt: mint::salt(),
-        snapshot_entries: consensus::SNAPSHOT_ENTRIES,
-    };
-    let member = tokio::task::spawn_blocking(move || consensus::start(consensus, machine))
-        .await
-        .map_err(|error| StartError::Failed(error.to_string()))??;
+    let (member, marker) = join(&directory, &config.data_dir, machine).await?;
 
     let (events, agents) = mpsc::channel(agents::EVENTS_MAX);
     let (ask, questions) = mpsc::channel(leader::QUESTIONS_MAX);
@@ -136,7 +133,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         directory: to_directory,
     };
     let (leading, failed) = supervise(ends, member.failed());
-    let ready = ready(&mut latest, failed.clone()).await;
+    let ready = match ready(&mut latest, failed.clone()).await {
+        Ok(cluster) => blocking(move || marker.settle(&cluster)).await,
+        Err(error) => Err(error),
+    };
     let handle = Handle::new(handle::Wiring {
         node: node(&config, http_address),
         latest,
@@ -166,6 +166,38 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         agent_socket,
         _directory,
     })
+}
+
+/// Runs what waits for the disk.
+async fn blocking<T: Send + 'static, E: Into<StartError> + Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, StartError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| StartError::Failed(error.to_string()))?
+        .map_err(Into::into)
+}
+
+/// Becomes the member that the directory holds, or a new one.
+async fn join(
+    directory: &DataDirectory,
+    data_dir: &std::path::Path,
+    machine: Replicated,
+) -> Result<(Member<Outcome>, Marker), StartError> {
+    let path = data_dir.to_owned();
+    let marker = blocking(move || Marker::open(&path)).await?;
+    let consensus = consensus::Config {
+        member: MEMBER,
+        log_disk: log::thread::real_disk(&directory.log()),
+        snapshots: directory.snapshots(),
+        founded: marker.founded(),
+        fresh_salt: mint::salt(),
+        snapshot_entries: consensus::SNAPSHOT_ENTRIES,
+    };
+    match blocking(move || consensus::start(consensus, machine)).await {
+        Ok(member) => Ok((member, marker)),
+        Err(StartError::Consensus(ConsensusError::Lost)) => Err(marker.lost().into()),
+        Err(error) => Err(error),
+    }
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
@@ -218,14 +250,15 @@ async fn stop(member: Member<Outcome>) {
     }
 }
 
-/// Waits until this member leads and the cluster has an id.
+/// Waits until this member leads and the cluster has an id, which it answers.
 async fn ready(
     latest: &mut watch::Receiver<Latest>,
     mut failed: watch::Receiver<Option<String>>,
-) -> Result<(), StartError> {
+) -> Result<String, StartError> {
     tokio::select! {
         found = latest.wait_for(|now| now.leads && now.state.cluster().is_some()) => {
-            found.map(|_| ()).map_err(|_| StartError::Failed("consensus has ended".to_owned()))
+            let found = found.map_err(|_| StartError::Failed("consensus has ended".to_owned()))?;
+            Ok(found.state.cluster().map(|cluster| cluster.id.clone()).unwrap_or_default())
         }
         reason = failed.wait_for(Option::is_some) => {
             let reason = reason.ok().and_then(|reason| reason.clone());

@@ -298,6 +298,95 @@ async fn an_agent_with_an_impossible_id_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
+async fn an_agent_of_another_cluster_is_refused_and_its_tasks_are_not_compared() {
+    let (home, running) = begin().await;
+    let ours = running.handle().state().cluster().unwrap().id.clone();
+    for (cluster_id, welcome) in [("another", false), (ours.as_str(), true), ("", true)] {
+        let stream = UnixStream::connect(home.path().join("coordinator/agent.sock"))
+            .await
+            .unwrap();
+        let mut agent = FakeAgent {
+            stream,
+            id: String::new(),
+        };
+        let known = KnownTask {
+            task_id: "theirs".to_owned(),
+            state: 1,
+        };
+        let register = Register {
+            agent_id: "old-S0".to_owned(),
+            cluster_id: cluster_id.to_owned(),
+            tasks: vec![known],
+            ..Register::default()
+        };
+        agent.say(from_agent::Kind::Register(register)).await;
+        match agent.hear().await {
+            Some(to_agent::Kind::Refused(why)) if !welcome => {
+                assert!(why.contains("another") && why.contains(&ours), "{why}");
+                assert_eq!(agent.hear().await, None);
+            }
+            Some(to_agent::Kind::Registered(registered)) if welcome => {
+                assert_eq!(registered.cluster_id, ours);
+            }
+            other => panic!("{cluster_id}: {other:?}"),
+        }
+    }
+    running.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_log_that_is_gone_is_not_a_new_cluster() {
+    let (home, running) = begin().await;
+    let id = running.handle().state().cluster().unwrap().id.clone();
+    running.shutdown().await;
+    let coordinator = home.path().join("coordinator");
+    let marker = coordinator.join("cluster.id");
+    assert_eq!(std::fs::read_to_string(&marker).unwrap(), format!("{id}\n"));
+    let kept = home.path().join("kept");
+    std::fs::rename(coordinator.join("log"), &kept).unwrap();
+
+    let refused = || async {
+        let error = start(config(home.path())).await.err().unwrap();
+        error.to_string()
+    };
+    for snapshots in [true, false] {
+        if !snapshots {
+            std::fs::remove_dir_all(coordinator.join("snapshot")).unwrap();
+        }
+        let error = refused().await;
+        assert!(
+            error.contains("cluster.id") && error.contains(&id),
+            "{error}"
+        );
+        assert!(error.contains("Restore"), "{error}");
+    }
+    // Emptied instead of deleted.
+    std::fs::remove_dir(coordinator.join("log")).unwrap();
+    copy(&kept, &coordinator.join("log"));
+    for file in std::fs::read_dir(coordinator.join("log"))
+        .unwrap()
+        .flatten()
+    {
+        std::fs::write(file.path(), "").unwrap();
+    }
+    let error = start(config(home.path())).await.err().unwrap();
+    assert!(matches!(error, StartError::Consensus(_)), "{error}");
+    // Restored: all is as before. A log of another cluster is not taken.
+    std::fs::remove_dir_all(coordinator.join("log")).unwrap();
+    copy(&kept, &coordinator.join("log"));
+    let running = start(config(home.path())).await.unwrap();
+    assert_eq!(running.handle().state().cluster().unwrap().id, id);
+    running.shutdown().await;
+    std::fs::write(&marker, "other\n").unwrap();
+    let error = refused().await;
+    assert!(error.contains("cluster other, but"), "{error}");
+    // Without a marker, as before there were any, it is written.
+    std::fs::remove_file(&marker).unwrap();
+    start(config(home.path())).await.unwrap().shutdown().await;
+    assert_eq!(std::fs::read_to_string(&marker).unwrap(), format!("{id}\n"));
+}
+
+#[tokio::test]
 async fn only_loopback_is_served_and_a_directory_only_once() {
     let home = tempfile::tempdir().unwrap();
     let listen = SocketAddr::from(([0, 0, 0, 0], 0));

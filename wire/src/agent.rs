@@ -104,6 +104,10 @@ pub struct Register {
     /// What this node cannot do (missing kernel features), each a short sentence.
     #[prost(string, repeated, tag = "8")]
     pub lacks: Vec<String>,
+    /// The cluster that this agent belongs to; empty when it does not know one yet. Another one
+    /// refuses it.
+    #[prost(string, tag = "9")]
+    pub cluster_id: String,
 }
 
 /// A task in [`Register`].
@@ -123,6 +127,10 @@ pub struct Registered {
     /// The agent's id from now on.
     #[prost(string, tag = "1")]
     pub agent_id: String,
+    /// The cluster. An agent stays in the one it saw first; empty from coordinators before this
+    /// field.
+    #[prost(string, tag = "2")]
+    pub cluster_id: String,
 }
 
 /// How a task reaches the network.

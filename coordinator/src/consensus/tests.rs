@@ -74,6 +74,7 @@ fn begin(
         member: 1,
         log_disk,
         snapshots,
+        founded: false,
         fresh_salt: mint::salt(),
         snapshot_entries,
     };

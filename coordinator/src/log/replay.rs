@@ -276,8 +276,7 @@ fn judge(
         }
         End::Newer => return Err(LogError::Newer { path }),
         End::Torn { flaw } if is_last => return Ok(Some(cut(name, &path, bytes, offset, flaw))),
-        End::Torn { flaw } => words(flaw),
-        End::Corrupt { flaw, proof: None } => words(flaw),
+        End::Torn { flaw } | End::Corrupt { flaw, proof: None } => words(flaw),
         End::Corrupt {
             flaw,
             proof: Some(proof),

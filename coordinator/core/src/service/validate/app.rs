@@ -95,15 +95,7 @@ pub(super) fn read(
     let unreachable_strategy = unreachable_strategy(&mut f, report);
     let accepted_resource_roles = accepted_roles(&mut f, report);
     role(&mut f, report);
-    let user = short_text(&mut f, "user", report);
-    // The empty one is refused already.
-    if let Some(error) = user
-        .as_deref()
-        .filter(|u| !u.is_empty())
-        .and_then(user::unfit)
-    {
-        report.rule(&f.at("user"), error);
-    }
+    let user = user(&mut f, report);
     f.unsupported(&NOT_YET, report);
     f.unsupported(&OLD_NOT_YET, report);
     f.printed(&PRINTED);
@@ -297,6 +289,17 @@ pub(super) fn short_text(
         "must not contain a NUL character",
     );
     Some(text.to_owned())
+}
+
+fn user(f: &mut Fields<'_>, report: &mut Report) -> Option<String> {
+    let user = short_text(f, "user", report)?;
+    // The empty one is refused already.
+    if !user.is_empty()
+        && let Some(error) = user::unfit(&user)
+    {
+        report.rule(&f.at("user"), error);
+    }
+    Some(user)
 }
 
 fn kill_selection(f: &mut Fields<'_>, report: &mut Report) -> KillSelection {
