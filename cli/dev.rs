@@ -50,6 +50,10 @@ pub(crate) struct DevArgs {
     /// Name or address under which tasks are reached [default: the bridge's address].
     #[arg(long, value_name = "HOST")]
     hostname: Option<String>,
+    /// Let tasks on the host network use the API, for load balancers and schedulers that run as
+    /// tasks: gives every such task root on this node.
+    #[arg(long)]
+    tasks_may_use_api: bool,
     /// Registry that may be spoken to over plain HTTP (repeat it; loopback always may).
     #[arg(long, value_name = "HOST[:PORT]")]
     insecure_registry: Vec<String>,
@@ -63,8 +67,12 @@ impl DevArgs {
         place::require_free_port("--agent-port", self.agent_port)?;
         let data_dir = place::data_dir(self.data_dir.as_deref())?;
         let mut signals = Signals::new()?;
+        let mut config = self.agent_config(&data_dir)?;
+        // Tasks of a former life may be running: they are kept out before anything listens.
+        gantry_agent::protect_ports(&config);
         let coordinator = self.start_coordinator(&data_dir).await?;
-        let mut agent = match self.start_agent(&data_dir).await {
+        config.protected_ports = vec![coordinator.http_address().port()];
+        let mut agent = match self.start_agent(config, &data_dir).await {
             Ok(agent) => agent,
             Err(failure) => {
                 coordinator.shutdown().await;
@@ -102,7 +110,7 @@ impl DevArgs {
         started.map_err(|e| place::start_failure("coordinator", data, &e))
     }
 
-    async fn start_agent(&self, data: &Path) -> Result<gantry_agent::Running, Failure> {
+    fn agent_config(&self, data: &Path) -> Result<gantry_agent::Config, Failure> {
         let exe = std::env::current_exe().map_err(|e| {
             Failure::new(
                 Exit::Failed,
@@ -115,6 +123,16 @@ impl DevArgs {
         config
             .insecure_registries
             .clone_from(&self.insecure_registry);
+        config.protected_ports = vec![self.port];
+        config.tasks_may_use_api = self.tasks_may_use_api;
+        Ok(config)
+    }
+
+    async fn start_agent(
+        &self,
+        config: gantry_agent::Config,
+        data: &Path,
+    ) -> Result<gantry_agent::Running, Failure> {
         let socket = socket(data);
         let connector = move || UnixStream::connect(socket.clone());
         let started = gantry_agent::start(config, connector).await;

@@ -22,6 +22,11 @@ pub struct Config {
     pub hostname: Option<String>,
     /// Where to listen; a loopback address. Port 0 takes any free one.
     pub http: SocketAddr,
+    /// Ports of this host, beside the agent's own, that tasks on the host network must not reach:
+    /// those through which they would be root.
+    pub protected_ports: Vec<u16>,
+    /// Leave all of them open.
+    pub tasks_may_use_api: bool,
     /// Values of `Host` headers accepted beside loopback names and addresses, without port.
     pub allowed_hosts: Vec<String>,
     /// What to offer instead of what is detected.
@@ -58,6 +63,8 @@ impl Config {
             hide: Vec::new(),
             hostname: None,
             http: SocketAddr::from((Ipv4Addr::LOCALHOST, HTTP_PORT)),
+            protected_ports: Vec::new(),
+            tasks_may_use_api: false,
             allowed_hosts: Vec::new(),
             resources: Overrides::default(),
             attributes: BTreeMap::new(),

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use crate::durable;
 use crate::inbox::Event;
 use crate::layout::Layout;
+use crate::shield::Shield;
 
 const ID_FILE_MAX_BYTES: u64 = 64;
 
@@ -50,18 +51,23 @@ pub(crate) struct KeeperLink {
     exe: PathBuf,
     args: Vec<OsString>,
     client: Option<Client>,
+    shield: Shield,
+    /// What is open to its containers that should not be, in words.
+    pub(crate) exposed: Option<String>,
     /// Counts connections; events of an older one are old news.
     pub(crate) generation: u64,
 }
 
 impl KeeperLink {
-    pub(crate) fn new(layout: Layout, exe: PathBuf, args: &[String]) -> Self {
+    pub(crate) fn new(layout: Layout, exe: PathBuf, args: &[String], shield: Shield) -> Self {
         let args = args.iter().map(OsString::from).collect();
         Self {
             layout,
             exe,
             args,
             client: None,
+            shield,
+            exposed: None,
             generation: 0,
         }
     }
@@ -70,7 +76,8 @@ impl KeeperLink {
         self.client.is_some()
     }
 
-    /// Connects, starting a keeper if none runs; before that, what a dead one left is removed.
+    /// Connects, starting a keeper if none runs; before that, what a dead one left is removed. Its
+    /// containers are kept from the API.
     /// Its events go to `events` from then on, the listing that is asked for here among them.
     pub(crate) fn connect(
         &mut self,
@@ -88,6 +95,11 @@ impl KeeperLink {
                 )
             }
         };
+        // Before it is asked to start anything: a new keeper's containers are in a new cgroup.
+        self.exposed = self.shield.raise().err();
+        if let Some(why) = &self.exposed {
+            tracing::error!("{why}");
+        }
         client.request(&Request::List, &[])?;
         self.generation += 1;
         let (reader, events, generation) = (client.clone(), events.clone(), self.generation);

@@ -43,6 +43,12 @@ impl Layout {
         Ok(layout)
     }
 
+    /// That of a former life, as it is.
+    pub(crate) fn existing(data_dir: &Path) -> io::Result<Self> {
+        let root = data_dir.canonicalize()?;
+        Ok(Self { root })
+    }
+
     pub(crate) fn root(&self) -> &Path {
         &self.root
     }

@@ -32,6 +32,7 @@ mod running;
 mod sandboxes;
 mod saves;
 mod session;
+mod shield;
 mod start;
 
 pub use config::{Config, HTTP_PORT, Overrides};
@@ -40,6 +41,7 @@ pub use gantry_isolation::keeper::main as keeper_main;
 pub use identity::IdentityError;
 pub use keeper::KeeperError;
 pub use running::Running;
+pub use shield::protect_ports;
 pub use start::{StartError, start};
 
 /// An error and its causes on one line.

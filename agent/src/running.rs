@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::facts::Facts;
 use crate::inbox::{Ask, Event, View};
+use crate::shield::Shield;
 
 /// How long the tasks may take to end: the longest grace and SIGKILL's time.
 const STOP_MAX: Duration = Duration::from_secs(10);
@@ -31,6 +32,7 @@ const FINISH_MAX: Duration = Duration::from_secs(15);
 pub struct Running {
     pub(crate) facts: Arc<Facts>,
     pub(crate) network: Option<Network>,
+    pub(crate) shield: Shield,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) cancel: CancellationToken,
     pub(crate) parts: Vec<JoinHandle<()>>,
@@ -98,10 +100,13 @@ impl Running {
         let unsaid = |view: &View| view.registered && !view.tasks.is_empty();
         self.wait_while(ACKNOWLEDGE_MAX, unsaid).await;
         failures.extend(self.finish(true).await);
-        if let Some(network) = self.network.take()
-            && let Err(error) = network.remove().await
-        {
-            failures.push(format!("removing the network: {}", crate::chain(&error)));
+        match self.network.take() {
+            Some(network) => {
+                if let Err(error) = network.remove().await {
+                    failures.push(format!("removing the network: {}", crate::chain(&error)));
+                }
+            }
+            None => tokio::task::block_in_place(|| self.shield.lower()),
         }
         failures
     }

@@ -1,5 +1,6 @@
 //! Start of an agent, in the order that recovery needs: lock, identity, checkpoints, keeper,
 //! network (told which containers live), then the loop, and only then the coordinator and HTTP.
+//! Containers of a former life are kept from the API before it answers.
 //!
 //! What the node lacks is found here once, told to the coordinator, and does not stop the start;
 //! what would make the agent lie or lose tasks does.
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use gantry_agent_core::{Checkpoint, Stage, Tasks};
+use gantry_agent_core::{Checkpoint, KeeperId, Stage, Tasks};
 use gantry_image::Store;
 use gantry_net::{Known, Network, NetworkConfig, PortMap, Severity};
 use gantry_wire::agent::NetworkMode;
@@ -32,13 +33,14 @@ use crate::container::NodeFacts;
 use crate::daemon::{Daemon, Parts};
 use crate::facts::Facts;
 use crate::identity::{Identity, IdentityError};
-use crate::inbox::EVENTS_MAX;
+use crate::inbox::{EVENTS_MAX, Event};
 use crate::keeper::{KeeperError, KeeperLink};
 use crate::layout::Layout;
 use crate::provision::{Provision, port_maps};
 use crate::running::Running;
 use crate::sandboxes::Sandboxes;
 use crate::saves::Saves;
+use crate::shield::Shield;
 use crate::{durable, http, resources, session};
 
 /// Longest `/etc/resolv.conf` that is given to containers.
@@ -106,6 +108,15 @@ struct OnDisk {
     store: Store,
 }
 
+/// The keeper, and where its events come in.
+struct Held {
+    keeper: KeeperLink,
+    id: KeeperId,
+    shield: Shield,
+    events: mpsc::Sender<Event>,
+    inbox: mpsc::Receiver<Event>,
+}
+
 /// Starts an agent. `connect` opens a connection to the coordinator and is called again after
 /// every loss. Needs a multi-threaded tokio runtime.
 ///
@@ -146,27 +157,46 @@ where
         &disk.layout,
         gateway.or_else(|| hostname.parse().ok()),
     );
+    let held = hold_keeper(&config, &disk.layout, address.port())?;
+    lacks.extend(held.keeper.exposed.clone());
     let attributes = config.attributes.clone();
     let facts = Facts::new(hostname, address, resources, attributes, lacks, wall());
     run(
         config,
         disk,
+        held,
         network,
         Arc::new(facts),
-        node,
-        listener,
+        (node, listener),
         connect,
     )
+}
+
+/// Finds or starts the keeper, and keeps its containers from the API.
+fn hold_keeper(config: &Config, layout: &Layout, agent_port: u16) -> Result<Held, StartError> {
+    let (events, inbox) = mpsc::channel(EVENTS_MAX);
+    let shield = Shield::new(layout, config, agent_port);
+    let (exe, args) = (config.keeper_exe.clone(), &config.keeper_args);
+    let mut keeper = KeeperLink::new(layout.clone(), exe, args, shield.clone());
+    let id = tokio::task::block_in_place(|| keeper.connect(&events))?;
+    raise_descriptor_limit();
+    Ok(Held {
+        keeper,
+        id,
+        shield,
+        events,
+        inbox,
+    })
 }
 
 /// From everything at hand to a running loop with its session and HTTP side.
 fn run<C, F, S>(
     config: Config,
     disk: OnDisk,
+    held: Held,
     network: Result<Network, String>,
     facts: Arc<Facts>,
-    node: NodeFacts,
-    listener: TcpListener,
+    (node, listener): (NodeFacts, TcpListener),
     connect: C,
 ) -> Result<Running, StartError>
 where
@@ -176,10 +206,7 @@ where
 {
     let runtime = Handle::current();
     let cancel = CancellationToken::new();
-    let (events, inbox) = mpsc::channel(EVENTS_MAX);
-    let mut keeper = KeeperLink::new(disk.layout.clone(), config.keeper_exe, &config.keeper_args);
-    let keeper_id = tokio::task::block_in_place(|| keeper.connect(&events))?;
-    raise_descriptor_limit();
+    let (events, inbox) = (held.events, held.inbox);
     let provision = Provision::new(
         disk.store.clone(),
         network.clone(),
@@ -198,8 +225,8 @@ where
     let daemon = Daemon::new(Parts {
         tasks: Tasks::restore(disk.found.checkpoints, disk.over),
         saves: Saves::new(disk.checkpoints),
-        keeper,
-        keeper_id,
+        keeper: held.keeper,
+        keeper_id: held.id,
         provision,
         identity: disk.identity,
         sandboxes: disk.sandboxes,
@@ -230,6 +257,7 @@ where
     Ok(Running {
         facts,
         network,
+        shield: held.shield,
         events,
         cancel,
         parts,

@@ -67,7 +67,7 @@ pub struct Holdings {
     pub cgroups: BTreeSet<String>,
     /// Links: the bridge and its ports.
     pub links: BTreeSet<String>,
-    /// Lines of the node's nftables table that hold port mappings.
+    /// Lines of the node's nftables tables: of its network, and of what keeps tasks from the API.
     pub nft: BTreeSet<String>,
     /// Mounts of the machine below the data directory.
     pub mounts: BTreeSet<String>,
@@ -81,7 +81,10 @@ impl Holdings {
         Self {
             cgroups: cgroups(tag),
             links: links(tag),
-            nft: nft_table(tag),
+            nft: nft_table(&format!("gantry-{tag}"))
+                .into_iter()
+                .chain(nft_table(&format!("gantry-{tag}-api")))
+                .collect(),
             mounts: mounts(data_dir),
             processes: processes(tag),
         }
@@ -116,9 +119,9 @@ fn links(tag: &str) -> BTreeSet<String> {
         .collect()
 }
 
-fn nft_table(tag: &str) -> BTreeSet<String> {
+fn nft_table(name: &str) -> BTreeSet<String> {
     let out = Command::new("nft")
-        .args(["list", "table", "ip", &format!("gantry-{tag}")])
+        .args(["list", "table", "ip", name])
         .output()
         .expect("nft starts");
     let text = String::from_utf8_lossy(&out.stdout).into_owned();

@@ -42,7 +42,8 @@ pub fn gantry_binary() -> &'static Path {
     })
 }
 
-fn free_port() -> u16 {
+/// A port of loopback that nobody has at the moment.
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
     listener
         .local_addr()
@@ -63,7 +64,8 @@ pub struct Answer {
 pub struct Node {
     /// The coordinator's port on loopback.
     pub port: u16,
-    agent_port: u16,
+    /// The agent's port on loopback.
+    pub agent_port: u16,
     dir: tempfile::TempDir,
     extra: Vec<String>,
     child: Option<Child>,
