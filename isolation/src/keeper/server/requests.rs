@@ -285,7 +285,14 @@ impl Keeper {
         check_signal(signo)?;
         let session = self.sessions.values().find(|session| session.name == *name);
         let session = session.ok_or("there is no such session")?;
-        sys::pidfd_send_signal(session.pidfd.as_fd(), signo).map_err(words)
+        // What the command started goes with it: the session leads a process group of its own
+        // once it is set up. Its number is not used again before we reap it.
+        let group = nix::unistd::Pid::from_raw(session.pid);
+        match nix::sys::signal::Signal::try_from(signo).map(|s| nix::sys::signal::killpg(group, s))
+        {
+            Ok(Ok(())) => Ok(()),
+            _ => sys::pidfd_send_signal(session.pidfd.as_fd(), signo).map_err(words),
+        }
     }
 
     fn forget(&mut self, client: u64, id: &ContainerId) {
