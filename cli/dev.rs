@@ -1,8 +1,9 @@
 //! `gantry dev`: coordinator and agent in this process, on loopback, until a signal.
 //!
 //! It joins the two crates by a socket in the data directory and decides nothing else. Order of
-//! the end: the tasks first (so that their last updates get out), then the coordinator. A second
-//! signal ends at once; the tasks then stay with the keeper, as after a crash.
+//! the end: the tasks first (so that their last updates get out), then the coordinator. Another
+//! signal ends at once; the tasks then stay with the keeper, as after a crash. It must come
+//! [`AGAIN_AFTER`] later: wrappers pass on one signal twice.
 
 mod greeting;
 mod place;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use clap::Args;
 use tokio::net::UnixStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
 
 use crate::failure::{Exit, Failure};
 use crate::output;
@@ -22,6 +24,8 @@ use crate::output;
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two looks at whether it has.
 const REGISTER_POLL: Duration = Duration::from_millis(10);
+/// A signal that comes sooner after the first one is the same one, passed on twice.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Name of the cluster in the APIs.
 const CLUSTER: &str = "dev";
 
@@ -83,6 +87,7 @@ impl DevArgs {
             end = self.serve(&data_dir, &coordinator, &mut agent) => end,
             () = signals.first() => Ok(()),
         };
+        let asked = Instant::now();
         let stop = async {
             let left = self.stop_agent(agent).await;
             coordinator.shutdown().await;
@@ -90,7 +95,11 @@ impl DevArgs {
         };
         let left = tokio::select! {
             left = stop => left,
-            code = signals.next() => return Err(Failure::new(Exit::Remote(code), "stopped at once")),
+            code = signals.again(asked) => {
+                let message = "stopped at once; tasks that ran still do";
+                return Err(Failure::new(Exit::Remote(code), message)
+                    .hint("the next `gantry dev` on this data directory takes them up again"));
+            }
         };
         for sentence in &left {
             output::note(&format!("left behind: {sentence}"));
@@ -107,7 +116,7 @@ impl DevArgs {
             hostname: Ipv4Addr::LOCALHOST.to_string(),
         };
         let started = gantry_coordinator::start(config).await;
-        started.map_err(|e| place::start_failure("coordinator", data, &e))
+        started.map_err(|e| place::coordinator_failure(data, &e))
     }
 
     fn agent_config(&self, data: &Path) -> Result<gantry_agent::Config, Failure> {
@@ -120,6 +129,8 @@ impl DevArgs {
         let mut config = gantry_agent::Config::new(data.join("agent"), exe);
         config.http = SocketAddr::from((Ipv4Addr::LOCALHOST, self.agent_port));
         config.hostname.clone_from(&self.hostname);
+        // Tasks must not see the coordinator's log either: it holds every app's environment.
+        config.hide.push(data.to_owned());
         config
             .insecure_registries
             .clone_from(&self.insecure_registry);
@@ -136,7 +147,7 @@ impl DevArgs {
         let socket = socket(data);
         let connector = move || UnixStream::connect(socket.clone());
         let started = gantry_agent::start(config, connector).await;
-        started.map_err(|e| place::start_failure("agent", data, &e))
+        started.map_err(|e| place::agent_failure(data, &e))
     }
 
     /// Greets, then waits for what must not happen.
@@ -181,7 +192,7 @@ impl DevArgs {
             agent.keep_tasks().await;
             return Vec::new();
         }
-        output::note("stopping the tasks and the node; again to stop at once");
+        output::note("stopping the tasks and the node (again to stop at once and leave them)");
         agent.stop_tasks().await
     }
 }
@@ -210,6 +221,16 @@ impl Signals {
 
     async fn first(&mut self) {
         self.next().await;
+    }
+
+    /// The exit code that belongs to the next signal that is not the first one once more.
+    async fn again(&mut self, first: Instant) -> u8 {
+        loop {
+            let code = self.next().await;
+            if first.elapsed() >= AGAIN_AFTER {
+                return code;
+            }
+        }
     }
 
     /// The exit code that belongs to the next signal.

@@ -8,6 +8,11 @@ use std::path::{Path, PathBuf};
 
 use crate::failure::{Exit, Failure};
 
+/// Longest path of a Unix socket in bytes: `sun_path` of sockaddr_un without its final NUL (unix(7)).
+const SOCKET_PATH_MAX_BYTES: usize = 107;
+/// The sockets below a data directory.
+const SOCKETS: [&str; 2] = ["/coordinator/agent.sock", "/agent/keeper.sock"];
+
 /// Containers need root: namespaces, cgroups, mounts, nftables.
 pub(super) fn require_root() -> Result<(), Failure> {
     let own = std::fs::metadata("/proc/self")
@@ -54,11 +59,33 @@ pub(super) fn data_dir(wanted: Option<&Path>) -> Result<PathBuf, Failure> {
         let message = "neither XDG_DATA_HOME nor HOME says where data belongs";
         return Err(Failure::new(Exit::Usage, message).hint("name a directory with --data-dir"));
     };
+    // Before anything is made, and again below: a link may lead to a longer path.
+    require_room_for_sockets(&std::path::absolute(&dir).unwrap_or_else(|_| dir.clone()))?;
     let made = DirBuilder::new().recursive(true).mode(0o700).create(&dir);
-    made.and_then(|()| dir.canonicalize()).map_err(|e| {
+    let found = made.and_then(|()| dir.canonicalize()).map_err(|e| {
         let message = format!("cannot make the data directory {}: {e}", dir.display());
         Failure::new(Exit::Failed, message).hint("name another with --data-dir")
-    })
+    })?;
+    require_room_for_sockets(&found)?;
+    Ok(found)
+}
+
+/// Sockets lie below the data directory, and the kernel bounds their paths.
+fn require_room_for_sockets(dir: &Path) -> Result<(), Failure> {
+    let length = dir.as_os_str().len();
+    let longest = SOCKETS.iter().map(|name| name.len()).max().unwrap_or(0);
+    let limit = SOCKET_PATH_MAX_BYTES - longest;
+    if length <= limit {
+        return Ok(());
+    }
+    let message = format!(
+        "the path of the data directory {} is {length} bytes long, and at most {limit} are possible",
+        dir.display()
+    );
+    Err(Failure::new(Exit::Usage, message).hint(format!(
+        "sockets lie below it, and the kernel's limit for their paths is {SOCKET_PATH_MAX_BYTES} \
+         bytes; name a shorter one with --data-dir"
+    )))
 }
 
 fn default_data_dir(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
@@ -68,15 +95,42 @@ fn default_data_dir(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBu
     base.map(|base| base.join("gantry"))
 }
 
+/// The coordinator's start error.
+pub(super) fn coordinator_failure(data: &Path, error: &gantry_coordinator::StartError) -> Failure {
+    use gantry_coordinator::{DirectoryError, StartError};
+    let taken = match error {
+        StartError::Directory(DirectoryError::InUse { .. }) => true,
+        StartError::Listen { source, .. } => source.kind() == ErrorKind::AddrInUse,
+        _ => false,
+    };
+    start_failure("coordinator", data, error, exit_of(taken))
+}
+
+/// The agent's start error.
+pub(super) fn agent_failure(data: &Path, error: &gantry_agent::StartError) -> Failure {
+    use gantry_agent::StartError;
+    let taken = match error {
+        StartError::Busy { .. } => true,
+        StartError::Listen { source, .. } => source.kind() == ErrorKind::AddrInUse,
+        _ => false,
+    };
+    start_failure("agent", data, error, exit_of(taken))
+}
+
+/// What somebody else holds is a conflict.
+fn exit_of(taken: bool) -> Exit {
+    if taken { Exit::Conflict } else { Exit::Failed }
+}
+
 /// A start error with all its causes on one line.
-pub(super) fn start_failure(part: &str, data: &Path, error: &dyn std::error::Error) -> Failure {
+fn start_failure(part: &str, data: &Path, error: &dyn std::error::Error, exit: Exit) -> Failure {
     let mut message = format!("the {part} does not start: {error}");
     let mut source = error.source();
     while let Some(cause) = source {
         message.push_str(&format!(": {cause}"));
         source = cause.source();
     }
-    Failure::new(Exit::Failed, message).hint(format!("data directory: {}", data.display()))
+    Failure::new(exit, message).hint(format!("data directory: {}", data.display()))
 }
 
 #[cfg(test)]
@@ -114,9 +168,49 @@ mod tests {
     }
 
     #[test]
+    fn a_path_too_long_for_sockets_is_refused_in_words() {
+        let longest = PathBuf::from(format!("/{}", "d".repeat(83)));
+        assert!(require_room_for_sockets(&longest).is_ok());
+        for socket in SOCKETS {
+            let path = format!("{}{socket}", longest.display());
+            assert!(std::os::unix::net::SocketAddr::from_pathname(path).is_ok());
+        }
+        let long = PathBuf::from(format!("/{}", "d".repeat(84)));
+        assert!(
+            std::os::unix::net::SocketAddr::from_pathname(long.join("coordinator/agent.sock"))
+                .is_err()
+        );
+        let failure = data_dir(Some(&long)).unwrap_err();
+        assert_eq!(failure.exit, Exit::Usage);
+        assert!(
+            failure.message.contains("85 bytes long") && failure.message.contains("at most 84")
+        );
+        assert!(!long.exists());
+    }
+
+    #[test]
+    fn what_another_gantry_holds_is_a_conflict() {
+        let busy = gantry_agent::StartError::Busy { path: "/d".into() };
+        assert_eq!(agent_failure(Path::new("/d"), &busy).exit, Exit::Conflict);
+        let listen = |kind: ErrorKind| gantry_coordinator::StartError::Listen {
+            address: ([127, 0, 0, 1], 1).into(),
+            source: kind.into(),
+        };
+        for (kind, exit) in [
+            (ErrorKind::AddrInUse, Exit::Conflict),
+            (ErrorKind::PermissionDenied, Exit::Failed),
+        ] {
+            assert_eq!(
+                coordinator_failure(Path::new("/d"), &listen(kind)).exit,
+                exit
+            );
+        }
+    }
+
+    #[test]
     fn causes_stand_on_one_line() {
         let cause = std::io::Error::other("disk full");
-        let failure = start_failure("coordinator", Path::new("/d"), &Outer(cause));
+        let failure = start_failure("coordinator", Path::new("/d"), &Outer(cause), Exit::Failed);
         let want = "the coordinator does not start: cannot open the log: disk full";
         assert_eq!(failure.message, want);
     }

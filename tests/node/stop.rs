@@ -45,6 +45,51 @@ fn sigterm_stops_tasks_and_leaves_nothing() {
 }
 
 #[test]
+fn a_signal_passed_on_twice_is_one() {
+    let mut node = Node::start(&[]);
+    node.add_app(
+        &json!({"id": "/n", "cmd": "trap '' TERM; while :; do sleep 1; done",
+        "cpus": 0.1, "mem": 32, "taskKillGracePeriodSeconds": 3}),
+    );
+    let task = node.wait_running("/n", 1).remove(0);
+    let pid = node.task_pid(task["id"].as_str().unwrap());
+    gantry_tests::node::signal(node.pid(), "TERM");
+    until("gantry stops", || {
+        let log = node.log();
+        let said = log.contains("again to stop at once and leave them");
+        if said { Ok(()) } else { Err(log) }
+    });
+    gantry_tests::node::signal(node.pid(), "INT");
+    // `stop` sends a third.
+    assert_eq!(node.stop(), Some(0), "{}", node.log());
+    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+}
+
+#[test]
+fn a_signal_a_while_after_the_first_leaves_the_tasks() {
+    let mut node = Node::start(&[]);
+    node.add_app(
+        &json!({"id": "/n", "cmd": "trap '' TERM; while :; do sleep 1; done",
+        "cpus": 0.1, "mem": 32, "taskKillGracePeriodSeconds": 5}),
+    );
+    let task = node.wait_running("/n", 1).remove(0);
+    let pid = node.task_pid(task["id"].as_str().unwrap());
+    let begin = std::time::Instant::now();
+    until("gantry stops at once", || {
+        gantry_tests::node::signal(node.pid(), "INT");
+        let log = node.log();
+        if log.contains("stopped at once") {
+            Ok(())
+        } else {
+            Err(log)
+        }
+    });
+    assert!(begin.elapsed() >= std::time::Duration::from_secs(1));
+    assert_eq!(node.stop(), Some(130), "{}", node.log());
+    assert!(std::path::Path::new(&format!("/proc/{pid}")).exists());
+}
+
+#[test]
 fn keep_tasks_leaves_them_for_the_next_start() {
     let mut node = Node::start(&["--keep-tasks"]);
     node.add_app(&bridged("/b"));

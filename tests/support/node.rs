@@ -75,12 +75,18 @@ pub struct Node {
 impl Node {
     /// Starts a node and waits until it has an active agent.
     pub fn start(extra: &[&str]) -> Self {
+        Self::start_in(&std::env::temp_dir(), extra)
+    }
+
+    /// As [`Self::start`], with the node's directory below `parent`: a native task has a `/tmp` of
+    /// its own, which covers what lies in the host's.
+    pub fn start_in(parent: &Path, extra: &[&str]) -> Self {
         let mut node = Self {
             port: free_port(),
             agent_port: free_port(),
             dir: tempfile::Builder::new()
                 .prefix("gantry-node-")
-                .tempdir()
+                .tempdir_in(parent)
                 .expect("a directory"),
             extra: extra.iter().map(|s| (*s).to_owned()).collect(),
             child: None,
