@@ -19,7 +19,13 @@ use crate::recordio::Decoder;
 const EXAMPLES: &str = "\
 Examples:
   gantry task exec /hello -- ps aux
-  gantry task exec /hello -- sh -c 'echo $MESOS_TASK_ID; exit 3'; echo $?";
+  gantry task exec /hello -- sh -c 'echo $MESOS_TASK_ID; exit 3'; echo $?
+
+The command gets no input yet: its stdin is /dev/null. Ctrl-C ends it.";
+
+/// The shell's codes: a command that cannot be executed, and one that does not exist.
+const NOT_EXECUTABLE: u8 = 126;
+const NO_COMMAND: u8 = 127;
 
 /// Flags of `task exec`.
 #[derive(Debug, Args)]
@@ -57,7 +63,8 @@ impl ExecArgs {
         let mut sink = Sink::new(global.json);
         let mut response = client
             .stream(&path, &launch, "application/recordio")
-            .await?;
+            .await
+            .map_err(unstarted)?;
         let mut decoder = Decoder::default();
         while let Some(bytes) = response.chunk().await.map_err(|e| client.unreachable(&e))? {
             decoder.push(&bytes);
@@ -71,6 +78,19 @@ impl ExecArgs {
         let status = exit_status(client, &path, &container).await?;
         sink.finish(status)
     }
+}
+
+/// A command that could not be executed gets the exit code that a shell gives it.
+fn unstarted(failure: Failure) -> Failure {
+    let Some((_, why)) = failure.message.split_once("Failed to launch: exec ") else {
+        return failure;
+    };
+    let code = if why.ends_with("No such file or directory") {
+        NO_COMMAND
+    } else {
+        NOT_EXECUTABLE
+    };
+    Failure::new(Exit::Remote(code), format!("cannot run {why}"))
 }
 
 fn broken() -> Failure {
@@ -178,6 +198,26 @@ mod tests {
         assert_eq!(output_of(err), Ok(Some((true, b"!".to_vec()))));
         assert_eq!(output_of(beat), Ok(None));
         assert_eq!(output_of(b"no"), Err(()));
+    }
+
+    #[test]
+    fn what_cannot_be_executed_has_a_code_of_its_own() {
+        for (message, exit) in [
+            (
+                "Failed to launch: exec /x: No such file or directory",
+                Exit::Remote(127),
+            ),
+            (
+                "Failed to launch: exec /x: Permission denied",
+                Exit::Remote(126),
+            ),
+            (
+                "Failed to launch: chdir /x: No such file or directory",
+                Exit::Failed,
+            ),
+        ] {
+            assert_eq!(unstarted(Failure::new(Exit::Failed, message)).exit, exit);
+        }
     }
 
     #[test]
