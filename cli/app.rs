@@ -2,6 +2,7 @@
 
 mod add;
 mod change;
+mod definition;
 mod flags;
 mod list;
 mod merge;

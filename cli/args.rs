@@ -43,7 +43,8 @@ pub(crate) struct Global {
     /// The coordinator.
     #[arg(long, global = true, env = "GANTRY_URL", hide_env_values = true, default_value = DEFAULT_URL, value_name = "URL")]
     pub(crate) url: String,
-    /// Print the API's JSON instead of a table.
+    /// Print JSON: one of the API's objects, for lists an array of them; {"message": …} on stderr
+    /// for an error.
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// Log more; twice for everything (GANTRY_LOG=error|warn|info|debug|trace does the same).
@@ -116,7 +117,6 @@ mod tests {
         }
         for line in [
             "gantry",
-            "gantry app add",
             "gantry app add web.json --id /x",
             "gantry app add --id /x --cpus many",
             "gantry app update /x",

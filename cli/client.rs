@@ -186,7 +186,7 @@ fn refusal(status: StatusCode, text: &str) -> Failure {
     };
     let body: Value = serde_json::from_str(text).unwrap_or(Value::Null);
     let message = match body["message"].as_str() {
-        Some(message) => message.to_owned() + &details(&body["details"]),
+        Some(message) => named_deployments(message, &body) + &details(&body["details"]),
         None if text.trim().is_empty() => format!("the coordinator answered {status}"),
         None => format!(
             "the coordinator answered {status}: {}",
@@ -198,6 +198,16 @@ fn refusal(status: StatusCode, text: &str) -> Failure {
         return failure.hint("wait for the deployment, or take over with --force");
     }
     failure
+}
+
+/// Marathon's message about a lock has a place for the deployment's id and leaves it empty.
+fn named_deployments(message: &str, body: &Value) -> String {
+    let deployments = body["deployments"].as_array().into_iter().flatten();
+    let ids: Vec<&str> = deployments.filter_map(|d| d["id"].as_str()).collect();
+    if ids.is_empty() {
+        return message.to_owned();
+    }
+    message.replace("<DEPLOYMENT_ID>", &ids.join(", "))
 }
 
 fn details(details: &Value) -> String {
@@ -260,6 +270,10 @@ mod tests {
             assert_eq!(failure.exit, exit);
             assert!(failure.message.starts_with(message), "{}", failure.message);
         }
+        let named =
+            r#"{"message":"see '/v2/deployments/<DEPLOYMENT_ID>'.","deployments":[{"id":"d1"}]}"#;
+        let failure = refusal(StatusCode::CONFLICT, named);
+        assert_eq!(failure.message, "see '/v2/deployments/d1'.");
         let failure = refusal(StatusCode::CONFLICT, locked);
         assert!(failure.hint.unwrap().contains("--force"));
     }

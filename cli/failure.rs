@@ -7,18 +7,24 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use serde_json::{Value, json};
+
 /// Shown by `gantry --help`.
 pub(crate) const EXIT_HELP: &str = "\
 Exit codes:
   0    done
   1    failed
-  2    wrong usage, or a file that cannot be read as JSON
+  2    wrong usage, or a file that cannot be read as JSON (`dev`: a data directory that cannot be)
   3    not found
-  4    conflict: it exists already, or a running deployment holds it
+  4    conflict: it exists already, or a running deployment holds it; `dev`: another process has
+       the port or the data directory
   5    the coordinator cannot be reached
   6    timed out waiting (what was started goes on)
   130  interrupted by ctrl-C
-`gantry task exec` ends with the exit code of the command it ran.";
+`gantry task exec` ends with the exit code of the command it ran: 127 when there is none of that
+name, 126 when it cannot be executed, 128 + the signal that ended it. `gantry dev` that is told to
+stop at once ends with 130 or 143.
+With --json an error is {\"message\": …} on stderr, with a \"hint\" where there is a way out.";
 
 /// Why a command ended, for scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,11 +94,24 @@ impl Failure {
     }
 
     /// Prints it on stderr and gives the exit code.
-    pub(crate) fn report(&self) -> ExitCode {
+    pub(crate) fn report(&self, json: bool) -> ExitCode {
         if !self.message.is_empty() {
-            crate::output::note(&self.to_string());
+            let text = if json {
+                self.json().to_string()
+            } else {
+                self.to_string()
+            };
+            crate::output::note(&text);
         }
         ExitCode::from(self.exit.code())
+    }
+
+    fn json(&self) -> Value {
+        let mut object = json!({"message": self.message});
+        if let Some(hint) = &self.hint {
+            object["hint"] = json!(hint);
+        }
+        object
     }
 }
 
@@ -142,6 +161,12 @@ mod tests {
         assert_eq!(
             failure.to_string(),
             "error: app '/x' does not exist\n  try `list`"
+        );
+        let want = json!({"message": "app '/x' does not exist", "hint": "try `list`"});
+        assert_eq!(failure.json(), want);
+        assert_eq!(
+            Failure::new(Exit::Failed, "x").json(),
+            json!({"message": "x"})
         );
     }
 }

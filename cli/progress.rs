@@ -2,7 +2,11 @@
 //!
 //! Progress goes to stderr: one moving line on a terminal, otherwise a line whenever something
 //! but a countdown changes. The result goes to stdout. It never gives up by itself on a
-//! deployment before the `--timeout`; what was started goes on when it does.
+//! deployment before the `--timeout`; what was started goes on when it does. A deployment is done
+//! once its tasks have started: that they still run a moment later is looked at afterwards
+//! (`outcome`).
+
+mod outcome;
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -98,11 +102,18 @@ impl WaitFlags {
         answer: Answer,
         done: &str,
     ) -> Result<(), Failure> {
-        let found = client.find(&app_path(app)).await?;
+        let found = outcome::look(client, app).await?;
         if global.json {
-            return output::print_json(found.as_ref().map_or(&answer.body, |body| &body["app"]));
+            output::print_json(found.as_ref().unwrap_or(&answer.body))?;
         }
-        let running = found.map(|body| format!(", {} running", count(&body["app"])));
+        let short = found.as_ref().filter(|app| outcome::is_short(app));
+        if let Some(found) = short {
+            return Err(outcome::failure(found, done, &answer.body["version"]));
+        }
+        if global.json {
+            return Ok(());
+        }
+        let running = found.map(|app| format!(", {} running", count(&app)));
         output::print(&escape_line(&format!(
             "{app} {done}{}",
             running.unwrap_or_default()

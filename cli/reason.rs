@@ -4,6 +4,9 @@ use serde_json::Value;
 
 use crate::show::text;
 
+/// Begins a reason that is not time.
+pub(crate) const WAITING: &str = "waiting: ";
+
 /// The reason in one line; nothing when the app waits for nothing.
 pub(crate) fn of(app: &str, queue: &Value, last_failure: Option<&str>) -> Option<String> {
     let entries = queue["queue"].as_array()?;
@@ -20,34 +23,29 @@ pub(crate) fn of(app: &str, queue: &Value, last_failure: Option<&str>) -> Option
     if refused.is_empty() {
         return Some(format!("waiting to be launched{failure}"));
     }
-    Some(format!("waiting: {}{failure}", refused.join(", ")))
+    Some(format!("{WAITING}{}{failure}", refused.join(", ")))
 }
 
-/// `InsufficientMemory on 1 of 1 nodes` for each reason that refused something.
+/// `InsufficientMemory (1 node)` for each reason that refused something. The last round asks each
+/// node once; the sum of all rounds counts offers, so only its names are shown.
 fn refusals(summary: &Value) -> Vec<String> {
-    let line = |entry: &Value| {
-        let declined = entry["declined"].as_u64().filter(|n| *n > 0)?;
-        let processed = entry["processed"].as_u64().unwrap_or(declined);
-        let nodes = if processed == 1 { "node" } else { "nodes" };
-        Some(format!(
-            "{} on {declined} of {processed} {nodes}",
-            text(&entry["reason"])
-        ))
+    let rows = |field: &str| {
+        let rows = summary[field].as_array().into_iter().flatten();
+        rows.filter(|row| row["declined"].as_u64().is_some_and(|n| n > 0))
     };
-    let of = |field: &str| -> Vec<String> {
-        summary[field]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(line)
-            .collect()
-    };
-    let latest = of("rejectSummaryLaunchAttempt");
-    if latest.is_empty() {
-        of("rejectSummaryLastOffers")
-    } else {
-        latest
+    let last: Vec<String> = rows("rejectSummaryLastOffers")
+        .map(|row| format!("{} ({})", text(&row["reason"]), nodes(&row["declined"])))
+        .collect();
+    if last.is_empty() {
+        let all = rows("rejectSummaryLaunchAttempt");
+        return all.map(|row| text(&row["reason"])).collect();
     }
+    last
+}
+
+fn nodes(count: &Value) -> String {
+    let plural = if *count == 1 { "" } else { "s" };
+    format!("{} node{plural}", text(count))
 }
 
 #[cfg(test)]
@@ -59,7 +57,9 @@ mod tests {
     fn the_queue_says_why() {
         let queue = |delay: Value, rejects: Value| {
             json!({"queue": [{"app": {"id": "/a"}, "delay": delay,
-                "processedOffersSummary": {"rejectSummaryLaunchAttempt": rejects}}]})
+                "processedOffersSummary": {"rejectSummaryLastOffers": rejects,
+                    "rejectSummaryLaunchAttempt": [
+                        {"reason": "InsufficientCpus", "declined": 23, "processed": 42}]}}]})
         };
         let backing_off = queue(json!({"timeLeftSeconds": 12, "overdue": false}), json!([]));
         let short = queue(
@@ -67,14 +67,16 @@ mod tests {
             json!([{"reason": "InsufficientCpus", "declined": 0, "processed": 1},
                    {"reason": "InsufficientMemory", "declined": 1, "processed": 1}]),
         );
-        let fresh = queue(json!({"timeLeftSeconds": 0, "overdue": true}), json!([]));
+        let earlier = queue(json!({"timeLeftSeconds": 0, "overdue": true}), json!([]));
+        let fresh = json!({"queue": [{"app": {"id": "/a"}}]});
         for (queue, failure, want) in [
             (
                 &backing_off,
                 Some("exit status 1"),
                 "backing off 12 s, last failure: exit status 1",
             ),
-            (&short, None, "waiting: InsufficientMemory on 1 of 1 node"),
+            (&short, None, "waiting: InsufficientMemory (1 node)"),
+            (&earlier, None, "waiting: InsufficientCpus"),
             (&fresh, None, "waiting to be launched"),
         ] {
             assert_eq!(of("/a", queue, failure).as_deref(), Some(want));

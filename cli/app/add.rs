@@ -22,11 +22,7 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub(crate) struct AddArgs {
     /// Marathon's app JSON; `-` reads stdin.
-    #[arg(
-        required_unless_present = "id",
-        conflicts_with = "id",
-        value_name = "FILE|-"
-    )]
+    #[arg(conflicts_with = "id", value_name = "FILE|-")]
     file: Option<Source>,
     /// The service's id when there is no file, such as /group/web.
     #[arg(long, value_name = "ID")]
@@ -61,7 +57,14 @@ impl AddArgs {
                 let message = "flags that describe the app go with --id, not with a file";
                 return Err(Failure::new(Exit::Usage, message));
             }
-            return super::read_object(file);
+            return Ok(super::definition::of_output(super::read_object(file)?));
+        }
+        if self.id.is_none() {
+            let message = "what to add is not said";
+            return Err(Failure::new(Exit::Usage, message).hint(
+                "give a file of app JSON (`-` reads stdin), or --id and flags that describe the \
+                 app: see `gantry app add --help`",
+            ));
         }
         let mut definition = self.app.patch(&Value::Null)?;
         definition["id"] = json!(self.id);

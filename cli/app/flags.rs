@@ -60,7 +60,8 @@ pub(crate) struct AppFlags {
     #[arg(long, value_name = "MODE")]
     network: Option<Network>,
     /// A port (repeat it): PORT on the host network, [HOST:]CONTAINER[/udp] on the bridge. 0 lets
-    /// the node choose; the task finds them in PORT0, PORT1, …
+    /// the node choose; the task finds them in PORT0, PORT1, … A port of the node that is not 0
+    /// must be one it offers (31000-32000 unless it says otherwise), or the app waits for it.
     #[arg(long, value_name = "PORT")]
     port: Vec<String>,
     /// A path of the node to see inside (repeat it).
@@ -147,6 +148,15 @@ impl AppFlags {
         }
         if !bridge && !self.port.is_empty() {
             let ports = merge::each(&self.port, port_definition)?;
+            let fixed = ports.iter().filter(|p| p["port"] != 0).count();
+            if fixed > 0 && fixed < ports.len() {
+                let message = "--port: either all are 0 on the host network, or none is";
+                return Err(usage(message.to_owned()));
+            }
+            // Without it, the port is only a name for one that the node chooses.
+            if fixed > 0 || current["requirePorts"] == true {
+                patch.insert("requirePorts".to_owned(), json!(fixed > 0));
+            }
             patch.insert("portDefinitions".to_owned(), json!(ports));
         }
         if !bridge && was_bridge && container["portMappings"].is_array() {
@@ -280,14 +290,22 @@ mod tests {
     #[test]
     fn ports_on_the_host_network_are_definitions() {
         let given = AppFlags {
-            port: vec!["0".into(), "53/udp".into()],
+            port: vec!["31080".into(), "31053/udp".into()],
             ..flags()
         };
-        let want = json!([{"port": 0, "protocol": "tcp"}, {"port": 53, "protocol": "udp"}]);
+        let want = json!([{"port": 31080, "protocol": "tcp"}, {"port": 31053, "protocol": "udp"}]);
         assert_eq!(
             given.patch(&Value::Null).unwrap(),
-            json!({"portDefinitions": want})
+            json!({"portDefinitions": want, "requirePorts": true})
         );
+        let any = AppFlags {
+            port: vec!["0".into()],
+            ..flags()
+        };
+        let want = json!({"portDefinitions": [{"port": 0, "protocol": "tcp"}]});
+        assert_eq!(any.patch(&Value::Null).unwrap(), want);
+        let patch = any.patch(&json!({"requirePorts": true})).unwrap();
+        assert_eq!(patch["requirePorts"], false);
     }
 
     #[test]
@@ -306,6 +324,13 @@ mod tests {
                     ..flags()
                 },
                 "'x' is not a port",
+            ),
+            (
+                AppFlags {
+                    port: vec!["0".into(), "31000".into()],
+                    ..flags()
+                },
+                "either all are 0",
             ),
             (
                 AppFlags {

@@ -50,8 +50,10 @@ fn description(app: &Value, queue: &Value) -> String {
         ("id", text(&app["id"])),
         ("status", format!("{}, {running}", status(app))),
         (
-            "waiting for",
-            reason::of(&text(&app["id"]), queue, None).unwrap_or_default(),
+            "because",
+            reason::of(&text(&app["id"]), queue, None)
+                .map(|why| why.trim_start_matches(reason::WAITING).to_owned())
+                .unwrap_or_default(),
         ),
         ("runs", what_runs(app)),
         ("cpus", amount(&app["cpus"])),
@@ -111,5 +113,11 @@ mod tests {
                     network       host\nports         0/tcp\nlast failure  exit status 1\n\
                     failed at     2026-01-01T00:00:00Z\n";
         assert_eq!(page, want);
+        let summary = json!({"rejectSummaryLastOffers":
+            [{"reason": "InsufficientCpus", "declined": 1, "processed": 1}]});
+        let queue = json!({"queue": [{"app": {"id": "/a"}, "processedOffersSummary": summary}]});
+        let page = description(&app, &queue);
+        let line = "because       InsufficientCpus (1 node)\n";
+        assert!(page.contains(line), "{page}");
     }
 }

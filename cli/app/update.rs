@@ -14,7 +14,8 @@ Examples:
   gantry app update /hello --cmd 'sleep 1d' --mem 64
   gantry app update /hello --env LEVEL=debug
   gantry app update /hello part.json          the fields in the file replace the app's
-  gantry app update /hello whole.json --replace";
+  gantry app update /hello whole.json --replace
+  gantry app show /hello --json | sed s/old/new/ | gantry app update /hello - --replace";
 
 /// Flags of `app update`.
 #[derive(Debug, Args)]
@@ -53,7 +54,7 @@ impl UpdateArgs {
                 let message = "give either a file or flags, not both";
                 return Err(Failure::new(Exit::Usage, message));
             }
-            return super::read_object(file);
+            return Ok(super::definition::of_output(super::read_object(file)?));
         }
         if !self.app.needs_current() {
             return self.app.patch(&Value::Null);

@@ -114,8 +114,159 @@ fn exec_runs_inside_and_passes_the_exit_code_on() {
         "{:?}",
         String::from_utf8_lossy(&out.stderr)
     );
-    let out = node.cli(&["task", "exec", &id, "--", "/no/such"]);
-    assert!(!out.status.success());
+    for (command, code) in [("/no/such", 127), ("nosuch", 127), ("/etc/passwd", 126)] {
+        let out = node.cli(&["task", "exec", &id, "--", command]);
+        assert_eq!(out.status.code(), Some(code), "{out:?}");
+    }
+}
+
+/// Processes of this machine whose command line has these words.
+fn running(words: &str) -> Vec<String> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let lines = entries.filter_map(|e| std::fs::read(e.path().join("cmdline")).ok());
+    let lines = lines.map(|l| {
+        String::from_utf8_lossy(&l)
+            .replace('\0', " ")
+            .trim()
+            .to_owned()
+    });
+    lines.filter(|line| line == words).collect()
+}
+
+#[test]
+fn an_interrupted_exec_leaves_no_process() {
+    let node = Node::start(&[]);
+    add(&node, "/x", "sleep 1000", &[]);
+    // A figure that no other test uses.
+    let wanted = format!("sleep {}.5", 100_000 + node.pid());
+    let shell = format!("{wanted} & wait; true");
+    let direct: Vec<&str> = wanted.split(' ').collect();
+    for command in [direct, vec!["sh", "-c", &shell]] {
+        let mut cli = Command::new(gantry_binary())
+            .args(["task", "exec", "/x", "--"])
+            .args(&command)
+            .env("GANTRY_URL", node.url(""))
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        until("the command runs", || match running(&wanted).len() {
+            1 => Ok(()),
+            other => Err(format!("{other} of it")),
+        });
+        gantry_tests::node::signal(cli.id(), "INT");
+        assert_eq!(cli.wait().unwrap().code(), Some(130));
+        until("the command ends", || match running(&wanted) {
+            none if none.is_empty() => Ok(()),
+            some => Err(format!("{some:?}")),
+        });
+    }
+    node.wait_running("/x", 1);
+}
+
+fn add(node: &Node, id: &str, cmd: &str, more: &[&str]) -> std::process::Output {
+    let mut line = vec!["app", "add", "--id", id, "--cmd", cmd];
+    line.extend(["--mem", "32"]);
+    if !more.contains(&"--cpus") {
+        line.extend(["--cpus", "0.1"]);
+    }
+    line.extend(more);
+    node.cli(&line)
+}
+
+fn stderr(out: &std::process::Output) -> String {
+    String::from_utf8_lossy(&out.stderr).into_owned()
+}
+
+#[test]
+fn a_service_that_does_not_stay_up_is_a_failure() {
+    let node = Node::start(&[]);
+    let file = node.dir().join("crash.json");
+    let app =
+        r#"{"id": "/crash", "cmd": "exit 3", "cpus": 0.1, "mem": 32, "backoffSeconds": 3600}"#;
+    std::fs::write(&file, app).unwrap();
+    let out = node.cli(&["app", "add", &file.to_string_lossy()]);
+    assert_eq!(out.status.code(), Some(1), "{out:?}");
+    let text = stderr(&out);
+    assert!(
+        text.contains("0 of 1 running") && text.contains("gantry task log crash.instance-"),
+        "{text}"
+    );
+    let out = add(&node, "/up", "sleep 1000", &[]);
+    assert!(out.status.success(), "{out:?}");
+    let out = node.cli(&["app", "update", "/up", "--cmd", "exit 4", "--json"]);
+    assert_eq!(out.status.code(), Some(1), "{out:?}");
+    let last = stderr(&out).lines().last().unwrap_or_default().to_owned();
+    assert!(
+        parse(&last)["message"]
+            .as_str()
+            .is_some_and(|m| m.contains("of 1 running"))
+    );
+}
+
+#[test]
+fn what_show_prints_can_be_given_back() {
+    let node = Node::start(&[]);
+    let port = ["--port", "31777"];
+    assert!(add(&node, "/a", "sleep 1000", &port).status.success());
+    let task = node.wait_running("/a", 1).remove(0);
+    assert_eq!(task["ports"], serde_json::json!([31777]));
+    let file = node.dir().join("shown.json");
+    std::fs::write(&file, node.cli_ok(&["app", "show", "/a", "--json"])).unwrap();
+    let file = file.to_string_lossy();
+    node.cli_ok(&["app", "update", "/a", &file, "--replace"]);
+    node.cli_ok(&["app", "remove", "/a"]);
+    node.cli_ok(&["app", "add", &file]);
+    assert_eq!(node.tasks("/a").len(), 1);
+    let nothing = node.cli(&["app", "add"]);
+    assert_eq!(nothing.status.code(), Some(2));
+    assert!(stderr(&nothing).contains("--id"));
+}
+
+#[test]
+fn rotated_output_is_part_of_the_log() {
+    let node = Node::start(&[]);
+    // 3,000,000 lines of 16 bytes: two files of 16 MiB and a rest.
+    let cmd = "seq -f %015.0f 3000000; sleep 1000";
+    assert!(add(&node, "/r", cmd, &["--cpus", "1"]).status.success());
+    let tail = until("the last line", || {
+        let text = node.cli_ok(&["task", "log", "/r", "-n", "1100000"]);
+        if text.ends_with("000000003000000\n") {
+            Ok(text)
+        } else {
+            Err(text.chars().rev().take(40).collect())
+        }
+    });
+    assert_eq!(tail.lines().count(), 1_100_000);
+    assert!(tail.starts_with("000000001900001\n"));
+    let out = node.cli(&["task", "log", "/r"]);
+    assert_eq!(out.stdout.len(), 48_000_000);
+    assert!(out.stdout.starts_with(b"000000000000001\n"));
+    assert_eq!(stderr(&out), "");
+}
+
+#[test]
+fn output_that_was_rotated_away_is_missed_aloud() {
+    let node = Node::start(&[]);
+    let cmd = "seq -f %015.0f 7000000; sleep 1000";
+    assert!(add(&node, "/r", cmd, &["--cpus", "1"]).status.success());
+    until("the last line", || {
+        let text = node.cli_ok(&["task", "log", "/r", "-n", "1"]);
+        if text.ends_with("000000007000000\n") {
+            Ok(())
+        } else {
+            Err(text)
+        }
+    });
+    let out = node.cli(&["task", "log", "/r"]);
+    assert!(stderr(&out).contains("rotated away"), "{}", stderr(&out));
+    let text = String::from_utf8(out.stdout).unwrap();
+    let lines: Vec<u64> = text.lines().map(|line| line.parse().unwrap()).collect();
+    let first = lines[0];
+    assert!(first > 1);
+    assert!(
+        lines.iter().copied().eq(first..=7_000_000),
+        "no gap and nothing twice"
+    );
 }
 
 #[test]
