@@ -41,7 +41,7 @@ enum Ended {
     Silent,
     #[error("the coordinator closed the connection")]
     Closed,
-    #[error("the agent has more to say than the coordinator takes")]
+    #[error("given up by the agent: it ends, or has more to say than the coordinator takes")]
     Full,
     #[error("the agent ends")]
     Cancelled,
