@@ -111,7 +111,7 @@ impl Daemon {
 
     fn launch(&mut self, launch: Launch) {
         let Some(agent) = self.identity.get().filter(|_| !self.stopping.is_asked()) else {
-            tracing::info!(
+            tracing::debug!(
                 task = launch.task_id,
                 "not launched: this agent is stopping"
             );
