@@ -297,7 +297,10 @@ impl Leader {
         let (its, ours) = (register.cluster_id.as_str(), self.cluster_id());
         // Its tasks are another cluster's: to compare them with this state would end them all.
         if !its.is_empty() && its != ours {
-            let reason = format!("it belongs to the cluster {its}, this is the cluster {ours}");
+            let reason = format!(
+                "it belongs to the cluster {its}, this is the cluster {ours}: to join this one, \
+                 stop gantry and move the agent's directory away"
+            );
             return refuse(&outgoing, &reason);
         }
         let agent_id = if register.agent_id.is_empty() {

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use gantry_agent_core::{Event as Change, Exit, Seen};
 use gantry_isolation::keeper::{self, ListedState};
 use gantry_isolation::spec::ExitStatus;
-use gantry_wire::agent::{FromAgent, Launch, Register, StatusUpdate, from_agent, to_agent};
+use gantry_wire::agent::{
+    FromAgent, Launch, Register, Registered, StatusUpdate, from_agent, to_agent,
+};
 use gantry_wire::ids::{AgentId, ContainerId, FrameworkId, TaskId};
 use gantry_wire::task::{Reason, TaskState};
 
@@ -68,8 +70,16 @@ impl Daemon {
     }
 
     fn coordinator(&mut self, message: to_agent::Kind) {
+        let answer = matches!(
+            message,
+            to_agent::Kind::Registered(_) | to_agent::Kind::Refused(_)
+        );
+        // Only the coordinator whose answer was taken may decide about tasks.
+        if !self.session.registered && !answer {
+            return;
+        }
         match message {
-            to_agent::Kind::Registered(registered) => self.registered(&registered.agent_id),
+            to_agent::Kind::Registered(registered) => self.registered(&registered),
             to_agent::Kind::Launch(launch) => self.launch(launch),
             to_agent::Kind::Kill(kill) => match TaskId::parse(kill.task_id) {
                 Ok(task) => self.step(Change::Kill {
@@ -87,14 +97,21 @@ impl Daemon {
                 }
             }
             to_agent::Kind::Refused(why) => {
-                tracing::error!("the coordinator refuses this agent: {why}");
+                let directory = self.layout.root();
+                tracing::error!(
+                    "the coordinator refuses this agent ({directory:?}): {why}. Trying again; the \
+                     tasks here run on"
+                );
             }
         }
     }
 
-    fn registered(&mut self, agent_id: &str) {
+    fn registered(&mut self, registered: &Registered) {
+        let agent_id = registered.agent_id.as_str();
+        let cluster = registered.cluster_id.as_str();
         let kept = AgentId::parse(agent_id).map_err(|error| error.to_string());
-        let kept = kept.and_then(|id| self.identity.set(id).map_err(|error| error.to_string()));
+        let mut set = |id| self.identity.set(id, cluster);
+        let kept = kept.and_then(|id| set(id).map_err(|error| crate::chain(&error)));
         match kept {
             Ok(()) => {
                 tracing::info!(agent_id, "registered");
@@ -103,7 +120,8 @@ impl Daemon {
                 self.step(Change::Connected);
             }
             Err(why) => {
-                tracing::error!("keeping the agent's id '{agent_id}': {why}; trying again");
+                tracing::error!("not registered as '{agent_id}', trying again: {why}");
+                self.session.registered = false;
                 self.session.outbound = None;
             }
         }
@@ -318,6 +336,7 @@ impl Daemon {
             tasks: self.tasks.known(),
             version: self.facts.version.to_owned(),
             lacks: self.facts.lacks.clone(),
+            cluster_id: self.identity.cluster().to_owned(),
         };
         self.say(from_agent::Kind::Register(register));
     }

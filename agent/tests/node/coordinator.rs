@@ -25,6 +25,10 @@ pub(crate) struct Heard {
     pub(crate) registers: Vec<Register>,
     /// By task, each uuid once, in order.
     pub(crate) updates: BTreeMap<String, Vec<StatusUpdate>>,
+    /// What it says that its cluster is.
+    pub(crate) cluster: String,
+    /// A task that it has killed as soon as an agent has registered.
+    pub(crate) hostile_to: Option<String>,
     outbound: Option<mpsc::UnboundedSender<to_agent::Kind>>,
 }
 
@@ -176,10 +180,16 @@ fn hear(
             };
             let registered = Registered {
                 agent_id: agent_id.to_owned(),
+                cluster_id: heard.cluster.clone(),
             };
             outbound
                 .send(to_agent::Kind::Registered(registered))
                 .unwrap();
+            if let Some(task_id) = heard.hostile_to.clone() {
+                let grace_ms = 0;
+                let kill = Kill { task_id, grace_ms };
+                outbound.send(to_agent::Kind::Kill(kill)).unwrap();
+            }
             heard.outbound = Some(outbound.clone());
             heard.registers.push(register);
         }

@@ -36,6 +36,10 @@ const TESTS: &[Test] = &[
         survival::tasks_outlive_the_agent,
     ),
     ("survival::damaged_files", survival::damaged_files),
+    (
+        "survival::another_cluster_may_not_touch_the_tasks",
+        survival::another_cluster_may_not_touch_the_tasks,
+    ),
     ("survival::the_keeper_dies", survival::the_keeper_dies),
     (
         "survival::kill_9_at_random_moments",

@@ -119,6 +119,54 @@ pub(crate) fn damaged_files() {
     });
 }
 
+pub(crate) fn another_cluster_may_not_touch_the_tasks() {
+    run(async {
+        let mut node = Node::start().await;
+        let say = |node: &Node, cluster: &str, hostile_to: Option<&str>| {
+            let mut heard = node.coordinator.heard.lock().unwrap();
+            heard.cluster = cluster.to_owned();
+            heard.hostile_to = hostile_to.map(str::to_owned);
+            heard.registers.len()
+        };
+        node.coordinator.launch(shell("stays", "sleep 1000"));
+        let running = node
+            .coordinator
+            .update("stays", TaskState::TaskRunning)
+            .await;
+        // What was written before clusters were kept adopts the first that it sees.
+        for cluster in ["", "one", "one"] {
+            node.kill_9();
+            say(&node, cluster, None);
+            node.start_agent().await;
+        }
+        let known = |node: &Node| {
+            let heard = node.coordinator.heard.lock().unwrap();
+            heard.registers.last().unwrap().cluster_id.clone()
+        };
+        assert_eq!(known(&node), "one");
+        node.kill_9();
+        say(&node, "two", Some("stays"));
+        node.start_agent().await;
+        // It comes again and again, and each time the other cluster wants the task gone.
+        for _ in 0..3 {
+            node.registered().await;
+        }
+        let log = std::fs::read_to_string(node.log()).unwrap();
+        assert!(log.contains("belongs to the cluster one"), "{log}");
+        assert!(lives(running.pid), "{log}");
+        let before = say(&node, "one", None);
+        node.coordinator
+            .until("a registration with its own cluster", |heard| {
+                (heard.registers.len() > before).then_some(())
+            })
+            .await;
+        assert_eq!(known(&node), "one");
+        node.coordinator.kill("stays", 0);
+        let end = node.coordinator.terminal("stays").await;
+        assert_eq!(state(&end), TaskState::TaskKilled);
+    });
+}
+
 pub(crate) fn the_keeper_dies() {
     run(async {
         let mut node = Node::start().await;
