@@ -38,9 +38,9 @@ const HEADERS_MAX: Duration = Duration::from_secs(30);
 /// … but its first request must be there sooner.
 const FIRST_MAX: Duration = Duration::from_secs(5);
 /// How long a connection that is shed may take to end what it has just begun.
-const SHED_MAX: Duration = Duration::from_millis(500);
+const SHED_MAX: Duration = Duration::from_millis(100);
 /// How often somebody to shed is looked for while all are busy.
-const SHED_AGAIN: Duration = Duration::from_millis(50);
+const SHED_AGAIN: Duration = Duration::from_millis(10);
 /// Pause after a failed accept (no more descriptors), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a stop waits for requests that are running.
