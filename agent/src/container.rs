@@ -4,7 +4,7 @@
 //! Rules: `spec/mesos.md` §5.2 (docker/runtime row), §2.2; Marathon's for `cmd` and `args`.
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use gantry_agent_core::TaskView;
 use gantry_image::Image;
@@ -15,6 +15,7 @@ use gantry_isolation::spec::{
 use gantry_wire::agent::{Launch, NetworkMode};
 
 use crate::environment;
+use crate::volumes::{self, VolumeProblem};
 
 /// CFS period, the kernel's default (`Documentation/scheduler/sched-bwc.rst`).
 const CPU_PERIOD_US: u64 = 100_000;
@@ -37,7 +38,7 @@ const OUTPUT_KEPT: u32 = 4;
 pub(crate) struct NodeFacts {
     /// Parent of private directories.
     pub(crate) containers: PathBuf,
-    /// What native tasks must not see.
+    /// What tasks must not see, neither in a native root nor in a volume; no symbolic links.
     pub(crate) hide: Vec<PathBuf>,
     /// Address of the node for tasks in its own network.
     pub(crate) host_ip: Option<IpAddr>,
@@ -48,16 +49,16 @@ pub(crate) struct NodeFacts {
 }
 
 /// Why a launch cannot become a container.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum SpecProblem {
     #[error("the task has neither a command nor arguments to run")]
     NoCommand,
     #[error("the task has no command, and its image names neither entrypoint nor command")]
     NoImageCommand,
-    #[error("the host path '{0}' of a volume is not absolute")]
-    HostPath(String),
     #[error("unknown network mode {0}")]
     NetworkMode(i32),
+    #[error(transparent)]
+    Volume(#[from] VolumeProblem),
     #[error(transparent)]
     Spec(#[from] SpecError),
 }
@@ -73,14 +74,15 @@ pub(crate) fn check(launch: &Launch) -> Result<(), SpecProblem> {
     if launch.image.is_empty() && launch.shell.is_empty() && launch.args.is_empty() {
         return Err(SpecProblem::NoCommand);
     }
-    mounts(launch).map(drop)
+    Ok(volumes::check(launch)?)
 }
 
-/// The container of a task; `image` is there when the launch names one.
+/// The container of a task; `image` is there when the launch names one, `mounts` are its volumes.
 pub(crate) fn spec(
     task: TaskView<'_>,
     agent_id: &str,
     image: Option<&Image>,
+    mounts: Vec<Mount>,
     node: &NodeFacts,
 ) -> Result<ContainerSpec, SpecProblem> {
     let launch = task.launch;
@@ -104,7 +106,7 @@ pub(crate) fn spec(
     };
     spec.hostname = (!bridged).then(|| node.node_name.clone());
     spec.limits = limits(launch);
-    spec.mounts = mounts(launch)?;
+    spec.mounts = mounts;
     spec.files = files(task, bridged, image.is_some(), node);
     spec.output = Output::Files {
         dir: PathBuf::from(task.sandbox),
@@ -201,23 +203,6 @@ fn limits(launch: &Launch) -> Limits {
     }
 }
 
-fn mounts(launch: &Launch) -> Result<Vec<Mount>, SpecProblem> {
-    let mount = |volume: &gantry_wire::agent::HostVolume| {
-        let source = PathBuf::from(&volume.host_path);
-        if !source.is_absolute() {
-            return Err(SpecProblem::HostPath(volume.host_path.clone()));
-        }
-        // Joining an absolute path replaces the sandbox.
-        let target = Path::new(SANDBOX_TARGET).join(&volume.container_path);
-        Ok(Mount {
-            source,
-            target,
-            read_only: volume.read_only,
-        })
-    };
-    launch.volumes.iter().map(mount).collect()
-}
-
 /// A container with an address of its own knows its name by it; an image's resolver is the node's.
 fn files(task: TaskView<'_>, bridged: bool, has_image: bool, node: &NodeFacts) -> Files {
     let loopback = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n";
@@ -237,7 +222,7 @@ fn files(task: TaskView<'_>, bridged: bool, has_image: bool, node: &NodeFacts) -
 mod tests {
     use super::*;
     use gantry_image::ImageConfig;
-    use gantry_wire::agent::{HostVolume, ResourcesMessage};
+    use gantry_wire::agent::ResourcesMessage;
 
     fn image(entrypoint: &[&str], cmd: &[&str], user: Option<&str>) -> Image {
         let owned = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect();
@@ -277,7 +262,7 @@ mod tests {
                 Ok(words(&["/bin/sh", "-c", "a"])),
             ),
             (with("", &["ls", "-l"]), None, Ok(words(&["ls", "-l"]))),
-            (with("", &[]), None, Err(SpecProblem::NoCommand)),
+            (with("", &[]), None, Err(SpecProblem::NoCommand.to_string())),
             (
                 with("", &[]),
                 Some(&both),
@@ -285,9 +270,13 @@ mod tests {
             ),
             (with("", &["x"]), Some(&both), Ok(words(&["/entry", "x"]))),
             (with("", &["x"]), Some(&none), Ok(words(&["x"]))),
-            (with("", &[]), Some(&none), Err(SpecProblem::NoImageCommand)),
+            (
+                with("", &[]),
+                Some(&none),
+                Err(SpecProblem::NoImageCommand.to_string()),
+            ),
         ] {
-            assert_eq!(argv(&launch, image), want);
+            assert_eq!(argv(&launch, image).map_err(|e| e.to_string()), want);
         }
     }
 
@@ -329,26 +318,5 @@ mod tests {
         assert_eq!(of(100, 128 << 20), (102, 10_000, 128 << 20));
         assert_eq!(of(1, 1), (2, 1_000, MEMORY_MIN_BYTES));
         assert_eq!(of(u64::MAX, u64::MAX).2, u64::MAX);
-    }
-
-    #[test]
-    fn volumes_lie_in_the_sandbox_unless_absolute() {
-        let volume = |host: &str, inside: &str| {
-            let volume = HostVolume {
-                host_path: host.into(),
-                container_path: inside.into(),
-                read_only: true,
-            };
-            mounts(&Launch {
-                volumes: vec![volume],
-                ..Launch::default()
-            })
-        };
-        assert_eq!(
-            volume("/a", "x").unwrap()[0].target,
-            Path::new("/mnt/mesos/sandbox/x")
-        );
-        assert_eq!(volume("/a", "/x").unwrap()[0].target, Path::new("/x"));
-        assert_eq!(volume("a", "x"), Err(SpecProblem::HostPath("a".into())));
     }
 }

@@ -7,11 +7,12 @@ use gantry_agent_core::TaskView;
 use gantry_image::Image;
 use gantry_isolation::keeper;
 use gantry_isolation::spec::{ContainerId, ExitStatus};
-use gantry_net::Attachment;
 use gantry_wire::agent::{FromAgent, Launch, to_agent};
 use gantry_wire::ids::{ContainerId as WireContainer, TaskId};
 use gantry_wire::task::TaskState;
 use tokio::sync::{mpsc, oneshot};
+
+use crate::provision::Attached;
 
 /// Events that may wait for the loop.
 pub(crate) const EVENTS_MAX: usize = 1_024;
@@ -42,10 +43,10 @@ pub(crate) enum Event {
         task: TaskId,
         result: Result<Image, String>,
     },
-    /// A network is there; none of its own in host mode.
+    /// Volumes and network are there.
     Attached {
         task: TaskId,
-        result: Result<Option<Attachment>, String>,
+        result: Result<Attached, String>,
     },
     /// Someone asks.
     Ask(Ask),

@@ -34,6 +34,7 @@ mod saves;
 mod session;
 mod shield;
 mod start;
+mod volumes;
 
 pub use config::{Config, HTTP_PORT, Overrides};
 /// The role `keeper` of the binary, for `cli/main.rs`.

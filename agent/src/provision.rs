@@ -1,13 +1,15 @@
-//! What a task needs before its container starts: its image and its network. Runs as small async
+//! What a task needs before its container starts: its image, its volumes and its network. Runs as small async
 //! jobs beside the loop, each answered by one event.
 //!
 //! It decides nothing about the task. Invariants: at most [`PULLS_MAX`] pulls at a time; `made`
 //! holds only tasks that are neither running under a keeper nor over.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use gantry_image::{Image, PullOptions, Reference, Store};
+use gantry_isolation::spec::Mount;
 use gantry_net::{Attachment, NetError, Network, PortMap, Protocol};
 use gantry_wire::agent::{Launch, NetworkMode, PortMapping};
 use gantry_wire::ids::{ContainerId, TaskId};
@@ -15,8 +17,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
-use crate::container;
 use crate::inbox::Event;
+use crate::{container, volumes};
 
 /// Images pulled at the same time; the store shares downloads of equal layers.
 const PULLS_MAX: usize = 4;
@@ -26,6 +28,7 @@ const PULLS_MAX: usize = 4;
 pub(crate) struct Made {
     pub(crate) image: Option<Image>,
     pub(crate) attachment: Option<Attachment>,
+    pub(crate) mounts: Vec<Mount>,
     pull: Option<AbortHandle>,
 }
 
@@ -92,14 +95,21 @@ impl Provision {
         }
     }
 
-    /// Gives a task its network. Answer: [`Event::Attached`].
-    pub(crate) fn attach(&mut self, task: &TaskId, container: &ContainerId, launch: &Launch) {
+    /// Gives a task its volumes and its network. Answer: [`Event::Attached`].
+    pub(crate) fn attach(
+        &mut self,
+        task: &TaskId,
+        container: &ContainerId,
+        launch: &Launch,
+        hide: &[PathBuf],
+    ) {
         // What an earlier attempt made goes first: its namespace dies with the descriptor.
         self.made(task).attachment = None;
         let job = Attach {
             network: self.network.clone(),
             container: container.clone(),
             launch: launch.clone(),
+            hide: hide.to_owned(),
         };
         let (events, task) = (self.events.clone(), task.clone());
         self.runtime.spawn(async move {
@@ -153,20 +163,44 @@ async fn pull(
     pulled.map_err(|error| format!("pulling the image '{name}': {}", error.message()))
 }
 
+/// What a task got besides its image.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    /// None in host mode.
+    pub(crate) attachment: Option<Attachment>,
+    pub(crate) mounts: Vec<Mount>,
+}
+
 struct Attach {
     network: Result<Network, String>,
     container: ContainerId,
     launch: Launch,
+    /// What no volume may show.
+    hide: Vec<PathBuf>,
 }
 
 impl Attach {
-    async fn run(self) -> Result<Option<Attachment>, String> {
+    async fn run(self) -> Result<Attached, String> {
         container::check(&self.launch).map_err(|problem| problem.to_string())?;
         let mode = container::network_mode(&self.launch).map_err(|problem| problem.to_string())?;
-        match mode {
+        // First: nothing has to be given back when they cannot be had.
+        let mounts = self.volumes().await?;
+        let attachment = match mode {
             NetworkMode::Host => check_host_ports(&self.launch.ports).map(|()| None),
             NetworkMode::Bridge => self.bridge().await.map(Some),
+        }?;
+        Ok(Attached { attachment, mounts })
+    }
+
+    /// Beside the loop: a file system that hangs must not hang the agent.
+    async fn volumes(&self) -> Result<Vec<Mount>, String> {
+        if self.launch.volumes.is_empty() {
+            return Ok(Vec::new());
         }
+        let (launch, hide) = (self.launch.clone(), self.hide.clone());
+        let resolved = tokio::task::spawn_blocking(move || volumes::resolve(&launch, &hide)).await;
+        let resolved = resolved.map_err(|_| "looking at the volumes failed (a bug)".to_owned())?;
+        resolved.map_err(|problem| crate::chain(&problem))
     }
 
     async fn bridge(&self) -> Result<Attachment, String> {

@@ -1,7 +1,8 @@
 //! Which capabilities a container's command may have.
 //!
 //! The default is the list that Docker grants, so that images made for Docker find what they
-//! expect. It deliberately knows nothing of files' capabilities: `no_new_privs` is always set, so
+//! expect, less `CAP_NET_RAW`: raw sockets forge ARP, router advertisements and DNS answers for
+//! the neighbours on a bridge (anchors.md 7.3). It deliberately knows nothing of files' capabilities: `no_new_privs` is always set, so
 //! they never add any.
 
 use serde::{Deserialize, Serialize};
@@ -14,8 +15,8 @@ pub struct CapSet(u64);
 /// Highest capability that exists today: `CAP_CHECKPOINT_RESTORE`.
 pub const LAST_CAP: u32 = 40;
 
-/// Docker's fourteen, by kernel number.
-const DEFAULT: [(&str, u32); 14] = [
+/// Docker's without `CAP_NET_RAW`, by kernel number.
+const DEFAULT: [(&str, u32); 13] = [
     ("CAP_CHOWN", 0),
     ("CAP_DAC_OVERRIDE", 1),
     ("CAP_FOWNER", 3),
@@ -25,14 +26,13 @@ const DEFAULT: [(&str, u32); 14] = [
     ("CAP_SETUID", 7),
     ("CAP_SETPCAP", 8),
     ("CAP_NET_BIND_SERVICE", 10),
-    ("CAP_NET_RAW", 13),
     ("CAP_SYS_CHROOT", 18),
     ("CAP_MKNOD", 27),
     ("CAP_AUDIT_WRITE", 29),
     ("CAP_SETFCAP", 31),
 ];
 
-/// The stated default set: Docker's fourteen.
+/// The stated default set: Docker's without `CAP_NET_RAW`.
 pub fn default_set() -> CapSet {
     CapSet(
         DEFAULT
@@ -68,10 +68,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_default_is_dockers_mask() {
+    fn the_default_is_dockers_mask_without_raw_sockets() {
         // CapBnd of a container under Docker's defaults.
-        assert_eq!(default_set().bits(), 0x0000_0000_a804_25fb);
-        assert!(default_set().contains(13));
+        assert_eq!(default_set().bits(), 0x0000_0000_a804_25fb & !(1 << 13));
+        assert!(!default_set().contains(13));
         assert!(!default_set().contains(21));
     }
 }

@@ -130,6 +130,7 @@ struct Progress {
     sys: Option<OwnedFd>,
     dev: Option<OwnedFd>,
     empty: Option<OwnedFd>,
+    volume: Option<OwnedFd>,
     cwd: Option<OwnedFd>,
     identity: Identity,
 }
@@ -192,6 +193,7 @@ fn take(
         Step::CgroupNamespace => Ok(nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP)?),
         Step::NetEnter => enter(CloneFlags::CLONE_NEWNET),
         Step::NetLoopback => loopback(),
+        Step::NetPing => allow_ping(),
         Step::DetachMounts => {
             let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
             Ok(mount_change(c"/", private)?)
@@ -207,7 +209,14 @@ fn take(
             source,
             at,
             read_only,
-        } => root::volume(needed(&progress.root)?, source, at, *read_only),
+        } => {
+            let made = root::volume(needed(&progress.root)?, source, at, *read_only)?;
+            progress.volume = Some(made);
+            Ok(())
+        }
+        Step::Cover { within, .. } => {
+            root::cover_below(needed(&progress.volume)?, within, &mut progress.empty)
+        }
         Step::Proc => kernel_fs::proc(needed(&progress.root)?, &mut progress.proc),
         Step::Sys => kernel_fs::sys(needed(&progress.root)?, &mut progress.sys),
         Step::Dev => kernel_fs::dev(needed(&progress.root)?, &mut progress.dev),
@@ -219,6 +228,7 @@ fn take(
         }
         Step::Pivot => root::pivot(needed(&progress.root)?),
         Step::Hostname(name) => Ok(rustix::system::sethostname(name.as_bytes())?),
+        Step::Keyring => own_keyring(),
         Step::Init => init::split(),
         Step::EnterContainer => enter_container(progress),
         Step::Terminal => Ok(rustix::process::ioctl_tiocsctty(sys::stdin())?),
@@ -251,6 +261,24 @@ fn loopback() -> Result<(), Fault> {
         None,
     )?;
     Ok(sys::loopback_up(socket.as_fd())?)
+}
+
+/// Echo sockets instead of raw ones (icmp(7)). Only a convenience: where the kernel has no such
+/// knob, or a container around us made it read-only, ping is what does without.
+fn allow_ping() -> Result<(), Fault> {
+    match write_file(c"/proc/sys/net/ipv4/ping_group_range", b"0 2147483647") {
+        Err(Fault::Errno(Errno::NOENT | Errno::ROFS | Errno::ACCESS)) => Ok(()),
+        done => done,
+    }
+}
+
+/// Keyrings have no namespace: what the host or another container keeps in its session's must not
+/// be this one's (keyrings(7)). A kernel without keys has nothing to share.
+fn own_keyring() -> Result<(), Fault> {
+    match sys::join_new_session_keyring() {
+        Err(Errno::NOSYS) => Ok(()),
+        done => Ok(done?),
+    }
 }
 
 /// The PID namespace was set by the keeper before the clone, since it only holds for children.

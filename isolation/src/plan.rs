@@ -138,7 +138,7 @@ pub(crate) fn container(
     let mut steps = Vec::with_capacity(48);
     match spec.network {
         Network::Host => {}
-        Network::New => steps.push(Step::NetLoopback),
+        Network::New => steps.extend([Step::NetLoopback, Step::NetPing]),
         Network::Namespace => steps.push(Step::NetEnter),
     }
     root_steps(host, spec, slot, &mut steps)?;
@@ -163,6 +163,8 @@ pub(crate) fn container(
     steps.push(Step::Hostname(c(
         &hostname.as_bytes()[..hostname.len().min(MAX_HOSTNAME_BYTES)]
     )?));
+    // Before the fork: our PID 1 and the command share it, as they share a container.
+    steps.push(Step::Keyring);
     if spec.init {
         steps.push(Step::Init);
     }
@@ -182,7 +184,7 @@ pub(crate) fn exec(host: &HostFacts, spec: &ExecSpec, group: &Group) -> Result<P
     for dir in &group.join {
         steps.push(Step::CgroupJoin(c_path(&dir.join("tasks"))?));
     }
-    steps.push(Step::EnterContainer);
+    steps.extend([Step::EnterContainer, Step::Keyring]);
     let cwd = spec.cwd.as_deref().unwrap_or(Path::new("/"));
     steps.push(Step::Cwd(InRoot::new(cwd)?));
     let who = Who::new(&spec.user)?;
@@ -308,6 +310,14 @@ fn volume_steps(spec: &ContainerSpec, steps: &mut Vec<Step>) -> Result<(), SpecE
             at: InRoot::new(&mount.target)?,
             read_only: mount.read_only,
         });
+        // At once: a later volume's mount point must not be made in what is covered.
+        for path in &mount.cover {
+            let within = path.strip_prefix(&mount.source).unwrap_or(path);
+            steps.push(Step::Cover {
+                path: c_path(path)?,
+                within: c_path(within)?,
+            });
+        }
     }
     if let Some(sandbox) = &spec.sandbox {
         steps.push(Step::Volume {

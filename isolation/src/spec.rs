@@ -20,10 +20,12 @@ pub const MAX_LAYERS: usize = 500;
 pub const MAX_LAYER_PATH_BYTES: usize = 255;
 /// Host volumes of one container.
 pub const MAX_MOUNTS: usize = 256;
-/// Paths covered in a native task's root.
+/// Paths covered in a native task's root, or in one volume.
 pub const MAX_HIDDEN: usize = 64;
 /// `HOST_NAME_MAX` of Linux.
 pub const MAX_HOSTNAME_BYTES: usize = 64;
+/// The largest user or group number: the kernel takes `u32::MAX` to mean "leave as it is".
+pub const MAX_USER: u32 = u32::MAX - 1;
 /// Size of `/etc/hosts` and `/etc/resolv.conf`, each.
 pub const MAX_FILE_BYTES: usize = 256 * 1024;
 
@@ -203,12 +205,16 @@ pub struct Limits {
 /// A host directory or file that appears inside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
-    /// Absolute host path; must exist.
+    /// Absolute host path without symbolic links on its way; must exist.
     pub source: PathBuf,
     /// Absolute path inside, not below `/proc`, `/sys` or `/dev`; made when missing.
     pub target: PathBuf,
     /// Whether writing fails with `EROFS`.
     pub read_only: bool,
+    /// Host directories below `source`, without symbolic links on the way, that an empty read-only
+    /// tmpfs covers inside, such as Gantry's own data; the start fails when one is not there.
+    #[serde(default)]
+    pub cover: Vec<PathBuf>,
 }
 
 /// Contents of files in `/etc`; None leaves what the root has.
@@ -304,6 +310,20 @@ pub enum SpecError {
     /// Nothing where something is needed.
     #[error("{0} is empty")]
     Empty(&'static str),
+    /// A covered path that is not in its volume.
+    #[error("{path:?} does not lie below {volume:?}")]
+    Cover {
+        /// The path.
+        path: PathBuf,
+        /// The volume's source.
+        volume: PathBuf,
+    },
+    /// Not an id of a user or group.
+    #[error("{0} is not a user or group number: the largest is {MAX_USER}")]
+    UserNumber(String),
+    /// Not a name of a user or group.
+    #[error("{0:?} is not a user or group name: it holds ':' or a line break")]
+    UserName(String),
     /// A NUL byte, or `=` in the name of a variable.
     #[error("{0} holds a character that the kernel's interface cannot carry")]
     Character(&'static str),
@@ -373,6 +393,7 @@ impl ContainerSpec {
         for mount in &self.mounts {
             host_path("mount source", &mount.source)?;
             host_path("mount target", &mount.target)?;
+            check_cover(mount)?;
             let own = ["/proc", "/sys", "/dev"]
                 .iter()
                 .any(|own| mount.target.starts_with(own));
@@ -401,6 +422,21 @@ pub fn check_command(argv: &[String], env: &[(String, String)]) -> Result<(), Sp
         }
         no_nul("the name of a variable", name)?;
         no_nul("the value of a variable", value)
+    })
+}
+
+fn check_cover(mount: &Mount) -> Result<(), SpecError> {
+    bound("covered paths", mount.cover.len(), MAX_HIDDEN)?;
+    mount.cover.iter().try_for_each(|path| {
+        host_path("covered path", path)?;
+        let below = path.strip_prefix(&mount.source);
+        match below.map(|rest| rest.components().next()) {
+            Ok(Some(_)) => Ok(()),
+            _ => Err(SpecError::Cover {
+                path: path.clone(),
+                volume: mount.source.clone(),
+            }),
+        }
     })
 }
 

@@ -318,6 +318,16 @@ pub(crate) fn clear_arguments() {
     }
 }
 
+/// `linux/keyctl.h`.
+const KEYCTL_JOIN_SESSION_KEYRING: c_long = 1;
+
+/// Gives this thread a session keyring that is new, empty and nameless.
+pub(crate) fn join_new_session_keyring() -> Result<(), Errno> {
+    let name: *const c_char = std::ptr::null();
+    // SAFETY: this operation takes a name or, as here, null for none; it touches no memory.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name) })
+}
+
 /// Leaves at once, running nothing.
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: _exit(2) does not return and runs no handlers.

@@ -30,7 +30,9 @@ impl Daemon {
             Action::CancelPull { task } => self.provision.cancel_pull(&task),
             Action::Attach { task } => {
                 if let Some(view) = self.tasks.get(&task) {
-                    self.provision.attach(&task, view.container, view.launch);
+                    let hide = &self.node.hide;
+                    self.provision
+                        .attach(&task, view.container, view.launch, hide);
                 }
             }
             Action::Start { task } => self.start(&task),
@@ -75,7 +77,8 @@ impl Daemon {
             .map(ToString::to_string)
             .unwrap_or_default();
         let made = self.provision.made(task);
-        let spec = container::spec(view, &agent_id, made.image.as_ref(), &self.node)
+        let (image, mounts) = (made.image.as_ref(), made.mounts.clone());
+        let spec = container::spec(view, &agent_id, image, mounts, &self.node)
             .map_err(|problem| problem.to_string())?;
         make_sandbox(&spec)?;
         let fds: Vec<_> = made.attachment.iter().map(|a| a.netns.as_fd()).collect();

@@ -14,6 +14,7 @@ use gantry_wire::task::{Reason, TaskState};
 use super::{Daemon, KEEPER_RETRY_MS};
 use crate::checkpoints::TASK_ID_MAX_BYTES;
 use crate::inbox::Event;
+use crate::provision::Attached;
 
 impl Daemon {
     pub(super) fn take(&mut self, event: Event) {
@@ -187,19 +188,21 @@ impl Daemon {
         self.step(change);
     }
 
-    fn attached(&mut self, task: TaskId, result: Result<Option<gantry_net::Attachment>, String>) {
+    fn attached(&mut self, task: TaskId, result: Result<Attached, String>) {
         // Over or unknown by now: dropping the attachment ends its namespace, and what is left of
         // it was given back, or will be by the next adoption.
         if self.tasks.get(&task).is_none() {
             return;
         }
         let change = match result {
-            Ok(attachment) => {
-                let ip = attachment
+            Ok(attached) => {
+                let ip = attached
+                    .attachment
                     .as_ref()
                     .map(|a| a.ip.to_string())
                     .unwrap_or_default();
-                self.provision.made(&task).attachment = attachment;
+                let made = self.provision.made(&task);
+                (made.attachment, made.mounts) = (attached.attachment, attached.mounts);
                 Change::Attached { task, ip }
             }
             Err(cause) => Change::AttachFailed { task, cause },

@@ -73,6 +73,13 @@ impl Node {
         self.dir.path().join("agent")
     }
 
+    /// A directory of the host's beside the agent's.
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    }
+
     pub(crate) fn spawn(&mut self) {
         let log = std::fs::File::options();
         let log = { log }.create(true).append(true).open(self.log()).unwrap();

@@ -59,8 +59,9 @@ pub(crate) fn a_native_task_runs_to_its_end() {
             "echo out; echo err >&2; env; pwd; echo $FROM > own; exit 0",
         );
         launch.env.insert("FROM".into(), "scheduler".into());
+        let host = node.beside("host");
         launch.volumes = vec![HostVolume {
-            host_path: node.data().join("tasks").to_string_lossy().into_owned(),
+            host_path: host.to_string_lossy().into_owned(),
             container_path: "/volume".into(),
             read_only: true,
         }];
@@ -163,7 +164,10 @@ fn launch_failures(taken: u32) -> Vec<Ending> {
         (arg("nothing", &[]), "neither a command nor arguments"),
         (in_use, "is already in use on this node"),
         (volume("rel", "rel"), "not absolute"),
-        (volume("dir", "/no/dir"), "/no/dir"),
+        (
+            volume("dir", "/no/dir"),
+            "'/no/dir' of a volume cannot be used",
+        ),
         (nobody, "nobody-here"),
         (image("name", "a b"), "a b"),
         (image("registry", "localhost:1/none"), "localhost:1/none"),
@@ -330,6 +334,60 @@ pub(crate) fn stopping_leaves_nothing() {
                 .count(),
             0
         );
+    });
+}
+
+pub(crate) fn no_volume_shows_the_nodes_own_data() {
+    run(async {
+        let node = Node::start().await;
+        let host = node.beside("host");
+        std::fs::write(host.join("f"), "").unwrap();
+        let link = host.join("link");
+        std::os::unix::fs::symlink(node.data(), &link).unwrap();
+        let with = |task: &str, host_path: &std::path::Path, script: &str| Launch {
+            volumes: vec![HostVolume {
+                host_path: host_path.to_string_lossy().into_owned(),
+                container_path: "/v".into(),
+                read_only: false,
+            }],
+            ..shell(task, script)
+        };
+        let (data, c) = (node.data(), &node.coordinator);
+        for (task, path) in [
+            ("same", &data),
+            ("below", &data.join("tasks")),
+            ("linked", &link),
+        ] {
+            c.launch(with(task, path, "true"));
+            let end = c.terminal(task).await;
+            assert_eq!(state(&end), TaskState::TaskFailed, "{end:?}");
+            let words = "lies in this node's own data, which no task may see";
+            assert!(end.message.contains(words), "{end:?}");
+        }
+        // Above it, everything is there but the data; the way through the link is covered as well.
+        let above = data.parent().unwrap();
+        let within = data.strip_prefix(std::path::Path::new("/")).unwrap();
+        for (task, source, dir) in [
+            ("parent", above, std::path::Path::new("/v/agent").to_owned()),
+            (
+                "root",
+                std::path::Path::new("/"),
+                std::path::Path::new("/v").join(within),
+            ),
+        ] {
+            let dir = dir.display();
+            let script = format!(
+                "ls -A {dir}; ls {dir}/../host/f && echo beside; ls {dir}/tasks; > {dir}/new; \
+                 exit 0"
+            );
+            c.launch(with(task, source, &script));
+            let end = c.terminal(task).await;
+            assert_eq!(state(&end), TaskState::TaskFinished, "{end:?}");
+            let seen = node.read(&format!("{}/stdout", end.sandbox)).await;
+            assert_eq!(seen, format!("{dir}/../host/f\nbeside\n"), "{task}");
+            let errors = node.read(&format!("{}/stderr", end.sandbox)).await;
+            assert!(errors.contains("Read-only file system"), "{errors}");
+        }
     });
 }
 

@@ -24,6 +24,10 @@ const TESTS: &[Test] = &[
         life::a_native_task_runs_to_its_end,
     ),
     ("life::endings_say_why", life::endings_say_why),
+    (
+        "life::no_volume_shows_the_nodes_own_data",
+        life::no_volume_shows_the_nodes_own_data,
+    ),
     ("life::many_at_once", life::many_at_once),
     ("life::kills", life::kills),
     ("life::limits_are_enforced", life::limits_are_enforced),

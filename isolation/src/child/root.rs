@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags,
@@ -158,17 +158,21 @@ pub(super) fn etc_file(root: BorrowedFd<'_>, name: &CStr, content: &[u8]) -> Res
 }
 
 /// Binds a host directory or file with everything mounted below it; never with devices or
-/// set-user-id programs.
+/// set-user-id programs. Whoever asked has looked at where the source leads, so no symbolic link is
+/// followed that may have come since. Gives the volume's root.
 pub(super) fn volume(
     root: BorrowedFd<'_>,
     source: &CStr,
     at: &InRoot,
     read_only: bool,
-) -> Result<(), Fault> {
+) -> Result<OwnedFd, Fault> {
+    let unlinked = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let source = paths::open(CWD, source, OFlags::PATH, unlinked)?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_RECURSIVE;
-    let tree = open_tree(CWD, source, flags)?;
+        | OpenTreeFlags::AT_RECURSIVE
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    let tree = open_tree(&source, c"", flags)?;
     let read_only = if read_only { mount_attr::RDONLY } else { 0 };
     let attributes = mount_attr::NOSUID | mount_attr::NODEV | read_only;
     sys::mount_setattr(tree.as_fd(), attributes, true)?;
@@ -178,7 +182,20 @@ pub(super) fn volume(
     } else {
         paths::make_file(root, at)?
     };
-    Ok(paths::attach(tree, target)?)
+    paths::attach(&tree, target)?;
+    Ok(tree)
+}
+
+/// Covers a directory below a volume's root. One that is not there, or no longer by this way, is a
+/// failure: nothing may show what was to be covered.
+pub(super) fn cover_below(
+    volume: BorrowedFd<'_>,
+    within: &CStr,
+    empty: &mut Option<OwnedFd>,
+) -> Result<(), Fault> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    let target = paths::open(volume, within, flags, paths::STRICT)?;
+    cover(&target, empty)
 }
 
 /// `pivot_root(".", ".")` stacks the old root on the new one (man page, NOTES), and the unmount

@@ -4,13 +4,11 @@ use std::ffi::CString;
 use std::fmt;
 
 use super::c;
-use crate::spec::{SpecError, User};
+use crate::spec::{MAX_USER, SpecError, User};
 use crate::sys::StringArray;
 
 /// Where commands are looked up when the environment has no `PATH`; that of Debian's root.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// The largest id: the kernel takes `u32::MAX` to mean "leave as it is".
-const MAX_ID: u32 = u32::MAX - 1;
 
 /// A user or group as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,13 +23,13 @@ impl Name {
     /// Digits alone are a number; one that is too big is refused, never cut (CVE-2024-40635).
     fn parse(text: &str) -> Result<Self, SpecError> {
         if text.bytes().all(|b| b.is_ascii_digit()) {
-            let id = text.parse().ok().filter(|id| *id <= MAX_ID);
+            let id = text.parse().ok().filter(|id| *id <= MAX_USER);
             return id
                 .map(Self::Id)
-                .ok_or(SpecError::Character("a user or group number"));
+                .ok_or_else(|| SpecError::UserNumber(text.to_owned()));
         }
         if text.bytes().any(|b| b == b':' || b == b'\n') {
-            return Err(SpecError::Character("a user or group name"));
+            return Err(SpecError::UserName(text.to_owned()));
         }
         Ok(Self::Name(c(text)?))
     }
@@ -55,8 +53,10 @@ impl Who {
     pub(super) fn new(user: &User) -> Result<Self, SpecError> {
         match user {
             User::Root => Ok(Self::Ids(0, 0)),
-            User::Ids { uid, gid } if *uid <= MAX_ID && *gid <= MAX_ID => Ok(Self::Ids(*uid, *gid)),
-            User::Ids { .. } => Err(SpecError::Character("a user or group number")),
+            User::Ids { uid, gid } => match [uid, gid].into_iter().find(|id| **id > MAX_USER) {
+                Some(id) => Err(SpecError::UserNumber(id.to_string())),
+                None => Ok(Self::Ids(*uid, *gid)),
+            },
             User::Name(text) if text.is_empty() => Ok(Self::Ids(0, 0)),
             User::Name(text) => {
                 let (user, group) = match text.split_once(':') {
@@ -203,6 +203,26 @@ mod tests {
             })
             .is_err()
         );
+    }
+
+    #[test]
+    fn a_refusal_is_true() {
+        for (text, words) in [
+            (
+                "4294967295",
+                "4294967295 is not a user or group number: the largest is 4294967294",
+            ),
+            (
+                "0:4294967296",
+                "4294967296 is not a user or group number: the largest is 4294967294",
+            ),
+            (
+                "a:b:c",
+                "\"b:c\" is not a user or group name: it holds ':' or a line break",
+            ),
+        ] {
+            assert_eq!(who(text).unwrap_err().to_string(), words);
+        }
     }
 
     #[test]

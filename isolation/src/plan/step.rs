@@ -26,6 +26,8 @@ pub(crate) enum Step {
     NetEnter,
     /// Bring loopback up in a fresh network namespace.
     NetLoopback,
+    /// Let every group ping in a fresh network namespace, without raw sockets.
+    NetPing,
     /// Stop mounts of this namespace and the host's from reaching each other.
     DetachMounts,
     /// Enter the directory with the overlay's upper and work directories.
@@ -69,6 +71,13 @@ pub(crate) enum Step {
         /// Whether writing is denied.
         read_only: bool,
     },
+    /// Cover a directory within the volume of the step before by an empty read-only one.
+    Cover {
+        /// On the host, as a person knows it.
+        path: CString,
+        /// The same from the volume's root, without a leading slash.
+        within: CString,
+    },
     /// Mount `/proc`.
     Proc,
     /// Mount `/sys`, read-only.
@@ -85,6 +94,8 @@ pub(crate) enum Step {
     Pivot,
     /// Set the host name.
     Hostname(CString),
+    /// Leave the session keyring of the host.
+    Keyring,
     /// Become the tiny PID 1 and go on in a child.
     Init,
     /// Enter the namespaces of a running container.
@@ -113,6 +124,7 @@ impl fmt::Display for Step {
             Self::CgroupNamespace => f.write_str("make the cgroup namespace"),
             Self::NetEnter => f.write_str("enter the network namespace"),
             Self::NetLoopback => f.write_str("bring loopback up"),
+            Self::NetPing => f.write_str("allow ping"),
             Self::DetachMounts => f.write_str("detach from the host's mounts"),
             Self::Slot { dir, fresh } => {
                 let verb = if *fresh { "make" } else { "enter" };
@@ -139,6 +151,9 @@ impl fmt::Display for Step {
                 let how = if *read_only { ", read-only" } else { "" };
                 write!(f, "mount {} at {at}{how}", source.to_string_lossy())
             }
+            Self::Cover { path, .. } => {
+                write!(f, "cover {} in the volume", path.to_string_lossy())
+            }
             Self::Proc => f.write_str("mount /proc"),
             Self::Sys => f.write_str("mount /sys"),
             Self::Dev => f.write_str("mount /dev"),
@@ -147,6 +162,7 @@ impl fmt::Display for Step {
             Self::LookUpUser(who) => write!(f, "find user {who} in the container"),
             Self::Pivot => f.write_str("change the root"),
             Self::Hostname(name) => write!(f, "set the host name {}", name.to_string_lossy()),
+            Self::Keyring => f.write_str("join a session keyring of its own"),
             Self::Init => f.write_str("fork from the init"),
             Self::EnterContainer => f.write_str("enter the container"),
             Self::Terminal => f.write_str("take the terminal"),

@@ -63,6 +63,7 @@ fn an_image_with_everything() {
         source: "/h".into(),
         target: "/data".into(),
         read_only: true,
+        cover: vec!["/h/gantry".into(), "/h/a/b".into()],
     }];
     spec.files = Files {
         hosts: Some("127.0.0.1 localhost\n".to_owned()),
@@ -76,6 +77,8 @@ make the slot /d/.slots/1
 mount the root over /l/2:/l/1
 write /etc/hosts
 mount /h at /data, read-only
+cover /h/gantry in the volume
+cover /h/a/b in the volume
 mount /s/c1 at /mnt/mesos/sandbox
 mount /proc
 mount /sys
@@ -98,8 +101,9 @@ join cgroup /cg/devices/gantry-t/tasks
 make the cgroup namespace
 change the root
 set the host name box
+join a session keyring of its own
 fork from the init
-drop privileges to 0xa80425fb
+drop privileges to 0xa80405fb
 exec true
 ";
     assert_eq!(plan.to_string(), golden);
@@ -124,7 +128,9 @@ mount tmpfs of 1073741824 bytes at /run
 hide /var/gantry
 ";
     assert_eq!(&text[from..to], golden);
-    assert!(text.ends_with("set the host name c1\ndrop privileges to 0xa80425fb\nexec true\n"));
+    assert!(text.ends_with(
+        "join a session keyring of its own\ndrop privileges to 0xa80405fb\nexec true\n"
+    ));
 }
 
 #[test]
@@ -138,7 +144,7 @@ fn without_a_device_controller_no_node_can_be_made() {
         ..host()
     };
     let (plan, group) = container(&hosts, &spec(Root::Layers(vec!["/l".into()])), &slot()).unwrap();
-    assert!(plan.to_string().contains("drop privileges to 0xa00425fb"));
+    assert!(plan.to_string().contains("drop privileges to 0xa00405fb"));
     assert!(group.join.is_empty());
 }
 
@@ -155,6 +161,7 @@ fn the_image_cannot_choose_what_our_own_mounts_cover() {
             source: "/h".into(),
             target: target.into(),
             read_only: false,
+            cover: Vec::new(),
         }];
         assert!(container(&host(), &bad, &slot()).is_err(), "{target}");
     }

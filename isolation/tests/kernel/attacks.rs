@@ -54,6 +54,7 @@ fn links_on_the_way_stay_inside_the_root() {
         source: volume,
         target,
         read_only: false,
+        cover: Vec::new(),
     }];
     // Inside, the way does not exist; it is either made there or refused.
     node.start(&spec);

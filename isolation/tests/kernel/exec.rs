@@ -169,3 +169,36 @@ fn it_ends_with_the_container() {
     assert_eq!(outcome(&mut node, "s1"), Ok(ExitStatus::Signal(9)));
     node.exited("c1");
 }
+
+/// Prints the id of the session keyring.
+fn keyring_script() -> String {
+    // KEYCTL_GET_KEYRING_ID of KEY_SPEC_SESSION_KEYRING, making none.
+    format!("print syscall({}, 0, -3, 0)", libc::SYS_keyctl)
+}
+
+#[test]
+fn no_two_containers_and_no_session_share_a_keyring_with_another_or_the_host() {
+    let script = keyring_script();
+    let command = ["perl", "-e", script.as_str()];
+    let on_host = std::process::Command::new(command[0])
+        .args(&command[1..])
+        .output()
+        .unwrap();
+    let mut seen = vec![String::from_utf8(on_host.stdout).unwrap()];
+    let mut node = Node::new();
+    for name in ["k1", "k2"] {
+        let ended = node.run(&node.native(name, &command));
+        assert!(ended.status.success(), "{ended:?}");
+        seen.push(ended.stdout);
+    }
+    running(&mut node);
+    for session in ["s1", "s2"] {
+        let (result, text) = run(&mut node, &exec_spec(session, &command));
+        assert_eq!(result, Ok(ExitStatus::Code(0)), "{text}");
+        seen.push(text);
+    }
+    for (at, id) in seen.iter().enumerate() {
+        assert!(id.parse::<i32>().is_ok_and(|id| id > 0), "{seen:?}");
+        assert!(!seen[..at].contains(id), "{seen:?}");
+    }
+}

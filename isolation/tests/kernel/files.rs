@@ -1,8 +1,8 @@
 //! Volumes, files in /etc, and what of the kernel's file systems is covered.
 
-use gantry_isolation::spec::Mount;
+use gantry_isolation::spec::{Mount, Root};
 
-use crate::node::Node;
+use crate::node::{Node, id};
 
 #[test]
 fn host_volumes_appear_read_write_or_read_only() {
@@ -19,6 +19,7 @@ fn host_volumes_appear_read_write_or_read_only() {
         source: source.to_owned(),
         target: target.into(),
         read_only,
+        cover: Vec::new(),
     };
     spec.mounts = vec![
         mount(&data, "/v/ro", true),
@@ -42,6 +43,7 @@ fn a_volume_that_is_not_there_says_so() {
         source: "/no/such".into(),
         target: "/v".into(),
         read_only: false,
+        cover: Vec::new(),
     }];
     node.start(&spec);
     assert_eq!(
@@ -94,4 +96,86 @@ fn what_is_hidden_cannot_be_read() {
     assert_eq!(ended.stdout, "");
     assert!(ended.stderr.contains("No such file"), "{ended:?}");
     assert!(ended.stderr.contains("Read-only file system"), "{ended:?}");
+}
+
+/// `root` with the node's directory as a volume, in which `keep` is covered, and a later volume
+/// whose mount point lies in what is covered.
+fn covered(node: &mut Node, name: &str, root: Root) {
+    std::fs::create_dir_all(node.path("keep/deep")).unwrap();
+    std::fs::write(node.path("keep/deep/secret"), "s").unwrap();
+    std::fs::write(node.path("beside"), "b\n").unwrap();
+    let script =
+        "cat /v/beside; ls -A /v/keep; cat /v/keep/deep/secret; echo > /v/keep/new; exit 0";
+    let mut spec = node.spec(name, root, &["sh", "-c", script]);
+    let (source, keep) = (node.dir.path().to_owned(), node.path("keep"));
+    let mount = |target: &str| Mount {
+        source: source.clone(),
+        target: target.into(),
+        read_only: false,
+        cover: vec![keep.clone()],
+    };
+    spec.mounts = vec![mount("/v")];
+    let ended = node.run(&spec);
+    assert_eq!(ended.stdout, "b\n", "{ended:?}");
+    assert!(ended.stderr.contains("No such file"), "{ended:?}");
+    assert!(ended.stderr.contains("Read-only file system"), "{ended:?}");
+    assert!(node.path("keep/deep/secret").exists());
+    let again = format!("{name}-again");
+    spec.id = id(&again);
+    spec.mounts = vec![mount("/v"), mount("/v/keep/deep/new")];
+    node.start(&spec);
+    let words = node.start_failure(&again);
+    assert!(words.ends_with(": Read-only file system"), "{words}");
+    assert!(!node.path("keep/deep/new").exists());
+}
+
+#[test]
+fn what_is_covered_in_a_volume_cannot_be_reached() {
+    let mut node = Node::new();
+    covered(&mut node, "c1", Root::Host { hide: Vec::new() });
+    let layers = vec![node.layer("layer"), "/".into()];
+    covered(&mut node, "c2", Root::Layers(layers));
+}
+
+#[test]
+fn what_cannot_be_covered_fails_the_start() {
+    let mut node = Node::new();
+    let mut spec = node.shell("c1", "true");
+    let volume = node.path("volume");
+    std::fs::create_dir(&volume).unwrap();
+    std::os::unix::fs::symlink("containers", volume.join("link")).unwrap();
+    for (name, error) in [
+        ("gone", "No such file or directory"),
+        ("link", "Too many levels of symbolic links"),
+    ] {
+        spec.mounts = vec![Mount {
+            source: volume.clone(),
+            target: "/v".into(),
+            read_only: false,
+            cover: vec![volume.join(name)],
+        }];
+        node.start(&spec);
+        let path = volume.join(name);
+        let words = format!("cover {} in the volume: {error}", path.display());
+        assert_eq!(node.start_failure("c1"), words);
+    }
+}
+
+#[test]
+fn a_volume_follows_no_symbolic_link() {
+    let mut node = Node::new();
+    std::os::unix::fs::symlink(node.path("containers"), node.path("link")).unwrap();
+    let mut spec = node.shell("c1", "true");
+    for source in [node.path("link"), node.path("link/x")] {
+        spec.mounts = vec![Mount {
+            source,
+            target: "/v".into(),
+            read_only: false,
+            cover: Vec::new(),
+        }];
+        node.start(&spec);
+        let words = node.start_failure("c1");
+        let error = "at /v: Too many levels of symbolic links";
+        assert!(words.ends_with(error), "{words}");
+    }
 }

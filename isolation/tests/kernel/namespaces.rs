@@ -43,10 +43,12 @@ fn host_network_is_the_hosts() {
 #[test]
 fn a_fresh_network_has_loopback_up_and_nothing_else() {
     let mut node = Node::new();
-    let mut spec = node.shell("c1", "ls /sys/class/net; cat /sys/class/net/lo/flags");
+    let script = "ls /sys/class/net; cat /sys/class/net/lo/flags; \
+                  tr '\\t' ' ' < /proc/sys/net/ipv4/ping_group_range";
+    let mut spec = node.shell("c1", script);
     spec.network = Network::New;
     // IFF_UP | IFF_LOOPBACK, as Documentation/ABI/testing/sysfs-class-net has it.
-    assert_eq!(node.run(&spec).stdout, "lo\n0x9\n");
+    assert_eq!(node.run(&spec).stdout, "lo\n0x9\n0 2147483647\n");
 }
 
 #[test]

@@ -50,7 +50,7 @@ fn containers_start_exec_and_are_killed_in_one_tree() {
     assert!(ended.stdout.contains("0::/\n"), "{ended:?}");
     // No filter for devices, so no right to make nodes.
     assert!(
-        ended.stdout.ends_with("CapBnd:\t00000000a00425fb\n"),
+        ended.stdout.ends_with("CapBnd:\t00000000a00405fb\n"),
         "{ended:?}"
     );
     let spec = node.shell("c2", "trap '' TERM; sleep 1000 & wait; sleep 1000");
