@@ -2,11 +2,13 @@
 //! containers. The coordinator reaches it for its clients; tools of Mesos may speak to it directly.
 //!
 //! It decides nothing about tasks: it asks the loop. Invariants: connections, request bodies and
-//! answers in memory are bounded; a client that sends its request too slowly is dropped; a page of
-//! another site cannot use it through a browser (the `Host` header is checked).
+//! answers in memory are bounded; a client that is idle, sends its request too slowly or does not
+//! read its answer loses its connection in bounded time; a page of another site cannot use it
+//! through a browser (see `guard`).
 
 mod api;
 mod beneath;
+mod body;
 mod browse;
 mod exec;
 mod files;
@@ -14,6 +16,7 @@ mod guard;
 mod problem;
 mod recordio;
 mod sandbox_path;
+mod stall;
 mod state;
 
 use std::path::PathBuf;
@@ -21,7 +24,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use gantry_image::Store;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -31,16 +33,21 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::body::Intake;
+use self::stall::Bounded;
 use crate::container::NodeFacts;
 use crate::facts::Facts;
 use crate::inbox::Event;
 
 /// Connections at a time; more wait in the kernel's backlog.
 const CONNECTIONS_MAX: usize = 512;
-/// How long a request's head may take.
+/// How long a request's head may take, and a connection may be idle.
 const HEAD_MAX: Duration = Duration::from_secs(10);
-/// Longest request body.
-const BODY_MAX_BYTES: usize = 1 << 20;
+/// How long a request's body may take.
+const BODY_MAX: Duration = Duration::from_secs(20);
+/// How long a client may take not one byte of its answer. Long, since a person may have paused the
+/// output of a session.
+const STALL_MAX: Duration = Duration::from_secs(600);
 /// Pause after an accept that failed, so that a lack of descriptors does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -55,7 +62,16 @@ pub(crate) struct Server {
     pub(crate) allowed_hosts: Vec<String>,
 }
 
-fn router(server: Arc<Server>) -> Router {
+/// How long a client may take for what.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    head: Duration,
+    body: Duration,
+    stall: Duration,
+}
+
+fn router(server: Arc<Server>, body_max: Duration) -> Router {
+    let intake = axum::middleware::from_fn_with_state(Intake::new(body_max), body::whole);
     let guard = axum::middleware::from_fn_with_state(server.clone(), guard::check);
     Router::new()
         .route("/files/browse", get(browse::browse))
@@ -73,14 +89,28 @@ fn router(server: Arc<Server>) -> Router {
         .route("/metrics/snapshot", get(state::metrics))
         .route("/api/v1", post(api::call))
         .route("/slave(1)/api/v1", post(api::call))
-        .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
+        .layer(intake)
         .layer(guard)
         .with_state(server)
 }
 
 /// Serves until cancelled.
 pub(crate) async fn serve(listener: TcpListener, server: Server, cancel: CancellationToken) {
-    let router = router(Arc::new(server));
+    let patience = Patience {
+        head: HEAD_MAX,
+        body: BODY_MAX,
+        stall: STALL_MAX,
+    };
+    let router = router(Arc::new(server), patience.body);
+    serve_router(listener, router, patience, cancel).await;
+}
+
+async fn serve_router(
+    listener: TcpListener,
+    router: Router,
+    patience: Patience,
+    cancel: CancellationToken,
+) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
@@ -100,8 +130,10 @@ pub(crate) async fn serve(listener: TcpListener, server: Server, cancel: Cancell
         let service = TowerToHyperService::new(router.clone());
         connections.spawn(async move {
             let mut http = hyper::server::conn::http1::Builder::new();
-            http.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX);
-            if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
+            http.timer(TokioTimer::new())
+                .header_read_timeout(patience.head);
+            let stream = TokioIo::new(Bounded::new(stream, patience.stall));
+            if let Err(error) = http.serve_connection(stream, service).await {
                 tracing::debug!("a connection: {error}");
             }
             drop(slot);
@@ -122,3 +154,6 @@ async fn accept(
     let (stream, _) = listener.accept().await?;
     Ok((stream, slot))
 }
+
+#[cfg(test)]
+mod tests;

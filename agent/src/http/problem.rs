@@ -1,6 +1,8 @@
 //! Answers that are not a success: one type, its status and its words. The only place where the
 //! agent's errors become HTTP.
 
+use std::time::Duration;
+
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
@@ -15,6 +17,12 @@ pub(super) enum Problem {
     NotFound(String),
     /// Not in this version.
     NotImplemented(String),
+    /// The body did not come within this time.
+    TooSlow(Duration),
+    /// The body is longer than this many bytes.
+    TooLarge(usize),
+    /// Too many bodies are on their way in.
+    Busy,
     /// Our side failed.
     Internal(String),
     /// The agent ends.
@@ -28,6 +36,18 @@ impl IntoResponse for Problem {
             Self::Forbidden(text) => (StatusCode::FORBIDDEN, text),
             Self::NotFound(text) => (StatusCode::NOT_FOUND, text),
             Self::NotImplemented(text) => (StatusCode::NOT_IMPLEMENTED, text),
+            Self::TooSlow(time) => (
+                StatusCode::REQUEST_TIMEOUT,
+                format!("The request's body did not come within {time:?}"),
+            ),
+            Self::TooLarge(bytes) => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("The request's body is longer than {bytes} bytes"),
+            ),
+            Self::Busy => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Too many requests are being received at once".to_owned(),
+            ),
             Self::Internal(text) => (StatusCode::INTERNAL_SERVER_ERROR, text),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "The agent ends".to_owned()),
         };
