@@ -2,7 +2,8 @@
 //! saves of a batch are written first, together; the actions of a task whose checkpoint cannot be
 //! written (disk full) are withheld, and only of that task, until a later try succeeds.
 //!
-//! Signals are never withheld: a full disk must not keep a task from being killed.
+//! Signals are never withheld: a full disk must not keep a task from being killed. It says so in
+//! the log when writing begins to fail and when it works again, in between once a minute.
 
 use std::collections::BTreeMap;
 
@@ -13,12 +14,48 @@ use crate::checkpoints::Checkpoints;
 
 /// How long until a failed write is tried again, in milliseconds.
 const RETRY_MS: u64 = 1_000;
+/// How often the log is told that writing still fails, in milliseconds.
+const REMIND_MS: u64 = 60_000;
 
 #[derive(Debug)]
 pub(crate) struct Saves {
     checkpoints: Checkpoints,
     withheld: BTreeMap<TaskId, Vec<Action>>,
     retry_at_ms: Option<u64>,
+    trouble: Trouble,
+}
+
+/// What was said in the log about writes that fail.
+#[derive(Debug, Default)]
+struct Trouble {
+    /// When it was last said that they do; None while they do not.
+    said_at_ms: Option<u64>,
+}
+
+/// What the log is to hear.
+#[derive(Debug, PartialEq, Eq)]
+enum Word {
+    Failing,
+    StillFailing,
+    Over,
+}
+
+impl Trouble {
+    /// After a settling that left `waiting` tasks without a checkpoint.
+    fn word(&mut self, waiting: usize, now_ms: u64) -> Option<Word> {
+        let word = match self.said_at_ms {
+            None if waiting == 0 => return None,
+            Some(_) if waiting == 0 => {
+                self.said_at_ms = None;
+                return Some(Word::Over);
+            }
+            None => Word::Failing,
+            Some(at) if now_ms >= at.saturating_add(REMIND_MS) => Word::StillFailing,
+            Some(_) => return None,
+        };
+        self.said_at_ms = Some(now_ms);
+        Some(word)
+    }
 }
 
 impl Saves {
@@ -27,6 +64,7 @@ impl Saves {
             checkpoints,
             withheld: BTreeMap::new(),
             retry_at_ms: None,
+            trouble: Trouble::default(),
         }
     }
 
@@ -65,11 +103,14 @@ impl Saves {
         {
             ready.extend(self.withheld.remove(task).unwrap_or_default());
         }
-        for (task, error) in failed {
-            tracing::error!(%task, "writing its checkpoint: {error}; it waits");
+        let example = failed
+            .first()
+            .map(|(task, error)| (task.clone(), error.to_string()));
+        for (task, _) in failed {
             self.withheld.entry(task).or_default();
             self.retry_at_ms = Some(now_ms.saturating_add(RETRY_MS));
         }
+        self.tell(example, now_ms);
         for action in batch {
             let held = task_of(&action).and_then(|task| self.withheld.get_mut(&task));
             match (held, action) {
@@ -79,6 +120,34 @@ impl Saves {
             }
         }
         ready
+    }
+}
+
+impl Saves {
+    /// `example` is one of the writes that failed just now.
+    fn tell(&mut self, example: Option<(TaskId, String)>, now_ms: u64) {
+        let waiting = self.withheld.len();
+        // A word about failures waits for one, so that it can say why.
+        if waiting > 0 && example.is_none() {
+            return;
+        }
+        let (task, error) = example
+            .map(|(task, error)| (task.to_string(), error))
+            .unwrap_or_default();
+        match self.trouble.word(waiting, now_ms) {
+            None => {}
+            Some(Word::Failing) => tracing::error!(
+                task,
+                waiting,
+                "writing checkpoints: {error}; tasks without theirs wait"
+            ),
+            Some(Word::StillFailing) => tracing::error!(
+                task,
+                waiting,
+                "checkpoints still cannot be written: {error}; {waiting} tasks wait"
+            ),
+            Some(Word::Over) => tracing::info!("checkpoints can be written again"),
+        }
     }
 }
 
@@ -104,6 +173,20 @@ mod tests {
     use gantry_wire::agent::Launch;
     use gantry_wire::ids::ContainerId;
     use gantry_wire::time::Millis;
+
+    #[test]
+    fn a_full_disk_is_logged_when_it_begins_once_a_minute_and_when_it_ends() {
+        let mut trouble = Trouble::default();
+        let mut said = Vec::new();
+        // A minute and a half of tries, with a task more each second.
+        for second in 0..90 {
+            said.extend(trouble.word(second + 1, second as u64 * RETRY_MS));
+        }
+        assert_eq!(said, [Word::Failing, Word::StillFailing]);
+        assert_eq!(trouble.word(0, 90_000), Some(Word::Over));
+        assert_eq!(trouble.word(0, 91_000), None);
+        assert_eq!(trouble.word(1, 91_000), Some(Word::Failing));
+    }
 
     #[test]
     fn what_cannot_be_saved_waits_and_nothing_else_does() {
