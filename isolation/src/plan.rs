@@ -304,6 +304,14 @@ fn overlay(host: &HostFacts, layers: &[PathBuf]) -> Result<Step, SpecError> {
 }
 
 fn volume_steps(spec: &ContainerSpec, steps: &mut Vec<Step>) -> Result<(), SpecError> {
+    // First: a volume's target may lie in the sandbox.
+    if let Some(sandbox) = &spec.sandbox {
+        steps.push(Step::Volume {
+            source: c_path(sandbox)?,
+            at: InRoot::new(Path::new(SANDBOX_TARGET))?,
+            read_only: false,
+        });
+    }
     for mount in &spec.mounts {
         steps.push(Step::Volume {
             source: c_path(&mount.source)?,
@@ -318,13 +326,6 @@ fn volume_steps(spec: &ContainerSpec, steps: &mut Vec<Step>) -> Result<(), SpecE
                 within: c_path(within)?,
             });
         }
-    }
-    if let Some(sandbox) = &spec.sandbox {
-        steps.push(Step::Volume {
-            source: c_path(sandbox)?,
-            at: InRoot::new(Path::new(SANDBOX_TARGET))?,
-            read_only: false,
-        });
     }
     Ok(())
 }

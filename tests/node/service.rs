@@ -212,3 +212,34 @@ fn the_kernel_enforces_the_memory_limit() {
     let message = node.wait_failure("/fat");
     assert!(message.to_lowercase().contains("memory"), "{message}");
 }
+
+#[test]
+fn a_volume_may_lie_in_the_sandbox_or_anywhere_else() {
+    let node = Node::start(&[]);
+    let host = tempfile::tempdir().unwrap();
+    std::fs::write(host.path().join("note"), "from the host").unwrap();
+    let volume = |path: &str, mode: &str| json!({"containerPath": path, "hostPath": host.path().to_string_lossy(), "mode": mode});
+    node.add_app(&json!({
+        "id": "/v", "cpus": 0.1, "mem": 32,
+        "cmd": "cat data/note /elsewhere/note; echo; touch /elsewhere/no || echo refused; \
+                echo back > data/answer; echo done; exec sleep 1000",
+        "container": {"type": "MESOS", "volumes": [volume("data", "RW"), volume("/elsewhere", "RO")]}
+    }));
+    let task = node.wait_running("/v", 1).remove(0);
+    let text = until("the task's words", || {
+        let text = node.output(task["id"].as_str().unwrap());
+        if text.contains("done") {
+            Ok(text)
+        } else {
+            Err(text)
+        }
+    });
+    assert!(
+        text.starts_with("from the hostfrom the host\nrefused"),
+        "{text}"
+    );
+    assert_eq!(
+        std::fs::read_to_string(host.path().join("answer")).unwrap(),
+        "back\n"
+    );
+}

@@ -76,10 +76,10 @@ detach from the host's mounts
 make the slot /d/.slots/1
 mount the root over /l/2:/l/1
 write /etc/hosts
+mount /s/c1 at /mnt/mesos/sandbox
 mount /h at /data, read-only
 cover /h/gantry in the volume
 cover /h/a/b in the volume
-mount /s/c1 at /mnt/mesos/sandbox
 mount /proc
 mount /sys
 mount /dev
