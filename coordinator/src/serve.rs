@@ -6,7 +6,8 @@
 //!               └─ shed (oldest first, when all seats are taken), too slow ─► closed
 //! ```
 //! Invariants: a connection that is busy is never shed; one that is idle never keeps a new one
-//! out for longer than [`SHED_MAX`].
+//! out for longer than [`SHED_MAX`]. While one that is shed comes to its end, up to
+//! `SHED_MAX / SHED_AGAIN` more are: always the oldest, and far fewer than there are seats.
 
 mod seats;
 #[cfg(test)]
