@@ -7,7 +7,8 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, BodyDataStream, Bytes};
+use futures_util::StreamExt;
 
 use super::refusal::Refusal;
 
@@ -17,18 +18,52 @@ pub(super) const BODY_MAX_BYTES: usize = 1 << 20;
 /// How long a client may take to send a body.
 const BODY_MAX_TIME: Duration = Duration::from_secs(20);
 
+/// What is read and thrown away of a body that is too large: a connection that is closed while the
+/// client still sends is reset, and the client never sees the answer (RFC 9112, 9.6).
+const DRAIN_MAX_BYTES: usize = 64 << 20;
+
+/// How long that may take.
+const DRAIN_MAX_TIME: Duration = Duration::from_secs(2);
+
 /// Reads the whole body.
 pub(super) async fn read(body: Body) -> Result<Bytes, Refusal> {
     read_within(body, BODY_MAX_TIME).await
 }
 
 async fn read_within(body: Body, time: Duration) -> Result<Bytes, Refusal> {
-    let reading = axum::body::to_bytes(body, BODY_MAX_BYTES);
-    match tokio::time::timeout(time, reading).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        // The only other failure is a connection that broke, and then nobody reads the answer.
-        Ok(Err(_)) => Err(Refusal::BodyTooLarge),
+    let mut stream = body.into_data_stream();
+    match tokio::time::timeout(time, collect(&mut stream)).await {
+        Ok(Some(bytes)) => Ok(bytes),
+        Ok(None) => {
+            // Whether all of it came or not, the answer is the same.
+            let _ = tokio::time::timeout(DRAIN_MAX_TIME, drain(&mut stream)).await;
+            Err(Refusal::BodyTooLarge)
+        }
         Err(_) => Err(Refusal::BodyTooSlow),
+    }
+}
+
+/// All of it, or nothing when it is too large. A connection that broke counts as that: nobody
+/// reads the answer.
+async fn collect(stream: &mut BodyDataStream) -> Option<Bytes> {
+    let mut bytes = Vec::new();
+    while let Some(piece) = stream.next().await {
+        let piece = piece.ok()?;
+        if bytes.len() + piece.len() > BODY_MAX_BYTES {
+            return None;
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    Some(bytes.into())
+}
+
+async fn drain(stream: &mut BodyDataStream) {
+    let mut left = DRAIN_MAX_BYTES;
+    while let Some(Ok(piece)) = stream.next().await {
+        let Some(rest) = left.checked_sub(piece.len()) else {
+            return;
+        };
+        left = rest;
     }
 }
 
