@@ -42,14 +42,19 @@ impl LogArgs {
     /// Prints the log.
     pub(crate) async fn run(&self, client: &Client, global: &Global) -> Result<(), Failure> {
         let task = record::find(client, &self.task).await?;
-        let mut file = OutputFiles::open(client, &task, self.stderr).await?;
+        if global.json && self.follow {
+            let message = "--json and --follow do not go together";
+            return Err(Failure::new(Exit::Usage, message));
+        }
+        let Some(mut file) = self.open(client, &task).await? else {
+            output::note("nothing is written yet: the task is being started");
+            return if global.json {
+                output::print_json(&json!({"task": task.id, "data": ""}))
+            } else {
+                Ok(())
+            };
+        };
         if global.json {
-            if self.follow {
-                return Err(Failure::new(
-                    Exit::Usage,
-                    "--json and --follow do not go together",
-                ));
-            }
             let data = String::from_utf8_lossy(&self.whole(&mut file).await?).into_owned();
             return output::print_json(&json!({"task": task.id, "data": data}));
         }
@@ -62,6 +67,26 @@ impl LogArgs {
             follow(client, &task, &mut file).await
         } else {
             Ok(())
+        }
+    }
+
+    /// Opens the output. A task that is being started has none yet: with `--follow` it is waited
+    /// for, else there is nothing.
+    async fn open<'a>(
+        &self,
+        client: &'a Client,
+        task: &Record,
+    ) -> Result<Option<OutputFiles<'a>>, Failure> {
+        loop {
+            match OutputFiles::open(client, task, self.stderr).await {
+                Err(failure) if failure.exit == Exit::NotFound && !ended(client, task).await? => {
+                    if !self.follow {
+                        return Ok(None);
+                    }
+                    tokio::time::sleep(POLL).await;
+                }
+                opened => return opened.map(Some),
+            }
         }
     }
 

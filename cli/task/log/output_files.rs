@@ -37,7 +37,8 @@ pub(super) struct OutputFiles<'a> {
 }
 
 impl<'a> OutputFiles<'a> {
-    /// Lists the files; the first piece is the oldest.
+    /// Lists the files; the first piece is the oldest. Not found: there is no output yet, or none
+    /// any more.
     pub(super) async fn open(
         client: &'a Client,
         task: &Record,
@@ -57,6 +58,9 @@ impl<'a> OutputFiles<'a> {
         };
         files.old = files.list().await?;
         files.at = files.old.len();
+        if files.old.is_empty() {
+            files.read(0, -1, 0).await?;
+        }
         Ok(files)
     }
 
@@ -79,13 +83,13 @@ impl<'a> OutputFiles<'a> {
     }
 
     async fn size(&self, at: usize) -> Result<u64, Failure> {
-        let answer = unless_gone(self.read(at, -1, 0).await, at)?;
+        let answer = unless_gone(self.read(at, -1, 0).await)?;
         Ok(answer["offset"].as_u64().unwrap_or(0))
     }
 
     async fn bytes(&self, at: usize, offset: u64) -> Result<Vec<u8>, Failure> {
         let offset = i64::try_from(offset).unwrap_or(i64::MAX);
-        let answer = unless_gone(self.read(at, offset, PIECE_BYTES).await, at)?;
+        let answer = unless_gone(self.read(at, offset, PIECE_BYTES).await)?;
         let data = answer["data"].as_str().unwrap_or_default();
         Ok(data.as_bytes().to_vec())
     }
@@ -169,10 +173,11 @@ impl<'a> OutputFiles<'a> {
     }
 }
 
-/// An old file may be gone since the listing: it is read as empty.
-fn unless_gone(answer: Result<Value, Failure>, at: usize) -> Result<Value, Failure> {
+/// An old file may be gone since the listing, and the newest is not there in the moment of a
+/// rotation: it is read as empty.
+fn unless_gone(answer: Result<Value, Failure>) -> Result<Value, Failure> {
     match answer {
-        Err(failure) if failure.exit == Exit::NotFound && at > 0 => Ok(Value::Null),
+        Err(failure) if failure.exit == Exit::NotFound => Ok(Value::Null),
         other => other,
     }
 }
