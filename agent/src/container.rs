@@ -29,9 +29,8 @@ const SHARES_MIN: u64 = 2;
 const MEMORY_MIN_BYTES: u64 = 4 << 20;
 /// Processes and threads of a task: far more than a JVM's, far less than the node's.
 const PIDS_MAX: u64 = 4_096;
-/// Size at which an output file is rotated, and how many old ones are kept.
+/// Size at which an output file is rotated.
 const OUTPUT_MAX_BYTES: u64 = 16 << 20;
-const OUTPUT_KEPT: u32 = 4;
 
 /// Facts of the node that containers need.
 #[derive(Debug, Clone)]
@@ -111,7 +110,7 @@ pub(crate) fn spec(
     spec.output = Output::Files {
         dir: PathBuf::from(task.sandbox),
         max_bytes: OUTPUT_MAX_BYTES,
-        keep: OUTPUT_KEPT,
+        keep: gantry_wire::agent::OUTPUT_FILES_KEPT,
     };
     spec.check()?;
     Ok(spec)

@@ -13,8 +13,8 @@ use crate::output;
 
 /// How much one request asks for, in bytes; Mesos gives at most as much.
 const PIECE_BYTES: u64 = 64 * 1024;
-/// How many old files the agent keeps (`OUTPUT_KEPT` there); with so many, older ones may have been.
-const KEPT: usize = 4;
+/// How many old files the agent keeps; with so many, older ones may have been.
+const KEPT: usize = gantry_wire::agent::OUTPUT_FILES_KEPT as usize;
 
 /// An old file as `/files/browse` shows it; it does not change any more.
 #[derive(Debug, Clone, PartialEq)]
