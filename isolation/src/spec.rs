@@ -4,7 +4,18 @@
 //! nothing on disk, since the keeper's child sees a missing file when it gets there and says so.
 //! Invariant: a checked spec holds only absolute host paths, no NUL bytes and bounded lists.
 
-use std::fmt;
+mod error;
+mod exit;
+mod id;
+mod limits;
+mod mount;
+
+pub use error::SpecError;
+pub use exit::ExitStatus;
+pub use id::ContainerId;
+pub use limits::Limits;
+pub use mount::Mount;
+
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -28,56 +39,6 @@ pub const MAX_HOSTNAME_BYTES: usize = 64;
 pub const MAX_USER: u32 = u32::MAX - 1;
 /// Size of `/etc/hosts` and `/etc/resolv.conf`, each.
 pub const MAX_FILE_BYTES: usize = 256 * 1024;
-
-/// Name of a container, unique within one keeper. Letters, digits, `.`, `_` and `-` only, so that
-/// it can name a directory and can never climb out of one.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct ContainerId(String);
-
-impl ContainerId {
-    /// The id as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl TryFrom<String> for ContainerId {
-    type Error = SpecError;
-
-    fn try_from(text: String) -> Result<Self, SpecError> {
-        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-        let ok = !text.is_empty()
-            && text.len() <= MAX_ID_BYTES
-            && text.bytes().all(plain)
-            && !text.starts_with('.');
-        if ok {
-            Ok(Self(text))
-        } else {
-            Err(SpecError::Id(text))
-        }
-    }
-}
-
-impl TryFrom<&str> for ContainerId {
-    type Error = SpecError;
-
-    fn try_from(text: &str) -> Result<Self, SpecError> {
-        Self::try_from(text.to_owned())
-    }
-}
-
-impl From<ContainerId> for String {
-    fn from(id: ContainerId) -> Self {
-        id.0
-    }
-}
-
-impl fmt::Display for ContainerId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// One container, complete.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -187,36 +148,6 @@ pub enum Network {
     Namespace,
 }
 
-/// Limits; None leaves the kernel's default.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limits {
-    /// Relative weight as in cgroup v1: 1024 is one CPU's worth. The kernel's minimum is 2.
-    pub cpu_shares: Option<u64>,
-    /// Microseconds of CPU time per period; the kernel's minimum is 1000.
-    pub cpu_quota_us: Option<u64>,
-    /// Length of the period in microseconds, 1000 to 1,000,000; None: 100,000.
-    pub cpu_period_us: Option<u64>,
-    /// Bytes of memory, swap included.
-    pub memory_bytes: Option<u64>,
-    /// Processes and threads.
-    pub pids_max: Option<u64>,
-}
-
-/// A host directory or file that appears inside.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mount {
-    /// Absolute host path without symbolic links on its way; must exist.
-    pub source: PathBuf,
-    /// Absolute path inside, not below `/proc`, `/sys` or `/dev`; made when missing.
-    pub target: PathBuf,
-    /// Whether writing fails with `EROFS`.
-    pub read_only: bool,
-    /// Host directories below `source`, without symbolic links on the way, that an empty read-only
-    /// tmpfs covers inside, such as Gantry's own data; the start fails when one is not there.
-    #[serde(default)]
-    pub cover: Vec<PathBuf>,
-}
-
 /// Contents of files in `/etc`; None leaves what the root has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Files {
@@ -244,91 +175,6 @@ pub enum Output {
     Discard,
 }
 
-/// How a process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ExitStatus {
-    /// It called exit with this code, 0 to 255.
-    Code(i32),
-    /// This signal ended it.
-    Signal(i32),
-}
-
-impl ExitStatus {
-    /// From the raw status of `wait(2)`.
-    pub fn from_raw(raw: i32) -> Self {
-        let signal = raw & 0x7f;
-        if signal == 0 {
-            Self::Code((raw >> 8) & 0xff)
-        } else {
-            Self::Signal(signal)
-        }
-    }
-
-    /// Whether it exited with code 0.
-    pub fn success(self) -> bool {
-        self == Self::Code(0)
-    }
-}
-
-impl fmt::Display for ExitStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Code(code) => write!(f, "exited with status {code}"),
-            Self::Signal(signal) => write!(f, "terminated by signal {signal}"),
-        }
-    }
-}
-
-/// Why a spec is not well formed.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum SpecError {
-    /// Not a usable id.
-    #[error("id {0:?} is not 1 to {MAX_ID_BYTES} letters, digits, '.', '_' or '-'")]
-    Id(String),
-    /// Not an absolute path without `..`.
-    #[error("{what} {path:?} is not an absolute path without '..'")]
-    Path {
-        /// Which field.
-        what: &'static str,
-        /// The value.
-        path: PathBuf,
-    },
-    /// A target that the container's own mounts own.
-    #[error("nothing may be mounted at {0:?}: /, /proc, /sys and /dev are the container's own")]
-    Target(PathBuf),
-    /// More than the bound.
-    #[error("{what}: {got} is more than {max}")]
-    TooMany {
-        /// Which list or size.
-        what: &'static str,
-        /// How many were given.
-        got: usize,
-        /// The bound.
-        max: usize,
-    },
-    /// Nothing where something is needed.
-    #[error("{0} is empty")]
-    Empty(&'static str),
-    /// A covered path that is not in its volume.
-    #[error("{path:?} does not lie below {volume:?}")]
-    Cover {
-        /// The path.
-        path: PathBuf,
-        /// The volume's source.
-        volume: PathBuf,
-    },
-    /// Not an id of a user or group.
-    #[error("{0} is not a user or group number: the largest is {MAX_USER}")]
-    UserNumber(String),
-    /// Not a name of a user or group.
-    #[error("{0:?} is not a user or group name: it holds ':' or a line break")]
-    UserName(String),
-    /// A NUL byte, or `=` in the name of a variable.
-    #[error("{0} holds a character that the kernel's interface cannot carry")]
-    Character(&'static str),
-}
-
 impl ContainerSpec {
     /// Whether the spec is well formed.
     ///
@@ -351,7 +197,7 @@ impl ContainerSpec {
             no_nul("hostname", name)?;
             bound("hostname", name.len(), MAX_HOSTNAME_BYTES)?;
         }
-        self.check_mounts()?;
+        mount::check_all(&self.mounts)?;
         for file in [&self.files.hosts, &self.files.resolv_conf]
             .into_iter()
             .flatten()
@@ -387,22 +233,6 @@ impl ContainerSpec {
             }
         }
     }
-
-    fn check_mounts(&self) -> Result<(), SpecError> {
-        bound("mounts", self.mounts.len(), MAX_MOUNTS)?;
-        for mount in &self.mounts {
-            host_path("mount source", &mount.source)?;
-            host_path("mount target", &mount.target)?;
-            check_cover(mount)?;
-            let own = ["/proc", "/sys", "/dev"]
-                .iter()
-                .any(|own| mount.target.starts_with(own));
-            if own || mount.target.components().count() < 2 {
-                return Err(SpecError::Target(mount.target.clone()));
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Checks a command line and its environment.
@@ -422,21 +252,6 @@ pub fn check_command(argv: &[String], env: &[(String, String)]) -> Result<(), Sp
         }
         no_nul("the name of a variable", name)?;
         no_nul("the value of a variable", value)
-    })
-}
-
-fn check_cover(mount: &Mount) -> Result<(), SpecError> {
-    bound("covered paths", mount.cover.len(), MAX_HIDDEN)?;
-    mount.cover.iter().try_for_each(|path| {
-        host_path("covered path", path)?;
-        let below = path.strip_prefix(&mount.source);
-        match below.map(|rest| rest.components().next()) {
-            Ok(Some(_)) => Ok(()),
-            _ => Err(SpecError::Cover {
-                path: path.clone(),
-                volume: mount.source.clone(),
-            }),
-        }
     })
 }
 

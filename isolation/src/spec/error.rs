@@ -1,0 +1,54 @@
+//! Why a spec is not well formed.
+
+use std::path::PathBuf;
+
+use super::{MAX_ID_BYTES, MAX_USER};
+
+/// Why a spec is not well formed.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum SpecError {
+    /// Not a usable id.
+    #[error("id {0:?} is not 1 to {MAX_ID_BYTES} letters, digits, '.', '_' or '-'")]
+    Id(String),
+    /// Not an absolute path without `..`.
+    #[error("{what} {path:?} is not an absolute path without '..'")]
+    Path {
+        /// Which field.
+        what: &'static str,
+        /// The value.
+        path: PathBuf,
+    },
+    /// A target that the container's own mounts own.
+    #[error("nothing may be mounted at {0:?}: /, /proc, /sys and /dev are the container's own")]
+    Target(PathBuf),
+    /// More than the bound.
+    #[error("{what}: {got} is more than {max}")]
+    TooMany {
+        /// Which list or size.
+        what: &'static str,
+        /// How many were given.
+        got: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// Nothing where something is needed.
+    #[error("{0} is empty")]
+    Empty(&'static str),
+    /// A covered path that is not in its volume.
+    #[error("{path:?} does not lie below {volume:?}")]
+    Cover {
+        /// The path.
+        path: PathBuf,
+        /// The volume's source.
+        volume: PathBuf,
+    },
+    /// Not an id of a user or group.
+    #[error("{0} is not a user or group number: the largest is {MAX_USER}")]
+    UserNumber(String),
+    /// Not a name of a user or group.
+    #[error("{0:?} is not a user or group name: it holds ':' or a line break")]
+    UserName(String),
+    /// A NUL byte, or `=` in the name of a variable.
+    #[error("{0} holds a character that the kernel's interface cannot carry")]
+    Character(&'static str),
+}
