@@ -199,6 +199,7 @@ fn limits(launch: &Launch) -> Limits {
         cpu_period_us: Some(CPU_PERIOD_US),
         memory_bytes: Some(mem.max(MEMORY_MIN_BYTES)),
         pids_max: Some(PIDS_MAX),
+        ..Limits::default()
     }
 }
 

@@ -13,7 +13,7 @@ mod mount;
 pub use error::SpecError;
 pub use exit::ExitStatus;
 pub use id::ContainerId;
-pub use limits::Limits;
+pub use limits::{HugePageLimit, IoLimit, Limits};
 pub use mount::Mount;
 
 use std::path::{Component, Path, PathBuf};
@@ -197,6 +197,7 @@ impl ContainerSpec {
             no_nul("hostname", name)?;
             bound("hostname", name.len(), MAX_HOSTNAME_BYTES)?;
         }
+        self.limits.check()?;
         mount::check_all(&self.mounts)?;
         for file in [&self.files.hosts, &self.files.resolv_conf]
             .into_iter()

@@ -41,6 +41,7 @@ impl Gantry {
             cpu_period_us: None,
             memory_bytes: Some(MEMORY_BYTES),
             pids_max: Some(PIDS_MAX),
+            ..Limits::default()
         };
         Ok(Self {
             dir,

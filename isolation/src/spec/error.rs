@@ -48,6 +48,16 @@ pub enum SpecError {
     /// Not a name of a user or group.
     #[error("{0:?} is not a user or group name: it holds ':' or a line break")]
     UserName(String),
+    /// A limit that no host could keep.
+    #[error("the limit {limit} is {value:?}, not {wanted}")]
+    Limit {
+        /// Which.
+        limit: &'static str,
+        /// The value.
+        value: String,
+        /// What it may be.
+        wanted: &'static str,
+    },
     /// A NUL byte, or `=` in the name of a variable.
     #[error("{0} holds a character that the kernel's interface cannot carry")]
     Character(&'static str),

@@ -81,6 +81,7 @@ fn limits_are_in_the_kernels_files_and_usage_can_be_read() {
         cpu_period_us: None,
         memory_bytes: Some(64 << 20),
         pids_max: Some(20),
+        ..Limits::default()
     };
     node.start(&spec);
     node.started("c1");
