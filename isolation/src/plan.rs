@@ -139,7 +139,7 @@ pub(crate) fn container(
     match spec.network {
         Network::Host => {}
         Network::New => steps.extend([Step::NetLoopback, Step::NetPing]),
-        Network::Namespace => steps.push(Step::NetEnter),
+        Network::Namespace | Network::Of(_) => steps.push(Step::NetEnter),
     }
     root_steps(host, spec, slot, &mut steps)?;
     volume_steps(spec, &mut steps)?;

@@ -7,14 +7,22 @@
 mod error;
 mod exit;
 mod id;
+mod ids;
+mod landlock;
 mod limits;
 mod mount;
+mod namespaces;
+mod rlimit;
 
 pub use error::SpecError;
 pub use exit::ExitStatus;
 pub use id::ContainerId;
+pub use ids::{Ids, MAX_GROUPS};
+pub use landlock::{Landlock, MAX_RULES};
 pub use limits::{HugePageLimit, IoLimit, Limits};
 pub use mount::Mount;
+pub use namespaces::{Namespaces, Network, Sharing, TimeOffsets};
+pub use rlimit::{RLIM_INFINITY, Resource, Rlimit};
 
 use std::path::{Component, Path, PathBuf};
 
@@ -37,6 +45,8 @@ pub const MAX_HIDDEN: usize = 64;
 pub const MAX_HOSTNAME_BYTES: usize = 64;
 /// The largest user or group number: the kernel takes `u32::MAX` to mean "leave as it is".
 pub const MAX_USER: u32 = u32::MAX - 1;
+/// What `/proc/<pid>/oom_score_adj` takes.
+const OOM_SCORES: std::ops::RangeInclusive<i32> = -1000..=1000;
 /// Size of `/etc/hosts` and `/etc/resolv.conf`, each.
 pub const MAX_FILE_BYTES: usize = 256 * 1024;
 
@@ -78,6 +88,38 @@ pub struct ContainerSpec {
     /// Capabilities the command may have; for a user other than 0 they only bound it.
     #[serde(default = "crate::caps::default_set")]
     pub capabilities: crate::caps::CapSet,
+    /// Which numbers of the host its users are.
+    #[serde(default)]
+    pub ids: Ids,
+    /// Which other namespaces it shares.
+    #[serde(default)]
+    pub namespaces: Namespaces,
+    /// Limits of its processes; what is not named stays as the keeper got it.
+    #[serde(default)]
+    pub rlimits: Vec<Rlimit>,
+    /// Supplementary groups besides those of the image.
+    #[serde(default)]
+    pub groups: Vec<u32>,
+    /// How likely the kernel kills it for want of memory, -1000 to 1000; less than the keeper's own
+    /// needs `CAP_SYS_RESOURCE` of the keeper. None: the keeper's.
+    #[serde(default)]
+    pub oom_score_adj: Option<i32>,
+    /// Whether no program may give it more privileges: set-user-id bits and files' capabilities do
+    /// nothing (`PR_SET_NO_NEW_PRIVS`).
+    #[serde(default = "yes")]
+    pub no_new_privileges: bool,
+    /// Which files Landlock lets it reach; None: all that it sees.
+    #[serde(default)]
+    pub landlock: Option<Landlock>,
+    /// Whether a terminal travels along with the request, after the network namespace if there is
+    /// one: it becomes stdin, stdout, stderr and the controlling terminal. Whoever holds its other
+    /// side sets the size. The output is then [`Output::Discard`].
+    #[serde(default)]
+    pub terminal: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl ContainerSpec {
@@ -100,6 +142,14 @@ impl ContainerSpec {
             init: true,
             output: Output::Discard,
             capabilities: crate::caps::default_set(),
+            ids: Ids::Host,
+            namespaces: Namespaces::default(),
+            rlimits: Vec::new(),
+            groups: Vec::new(),
+            oom_score_adj: None,
+            no_new_privileges: true,
+            landlock: None,
+            terminal: false,
         }
     }
 }
@@ -134,18 +184,6 @@ pub enum User {
     /// `name`, `number`, `name:group`, `number:number` and so on, looked up in the container's own
     /// `/etc/passwd` and `/etc/group` as `USER` of a Dockerfile is.
     Name(String),
-}
-
-/// Network namespace of the container.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Network {
-    /// The host's.
-    Host,
-    /// A fresh one with only loopback, up.
-    New,
-    /// The one whose descriptor travels with the `Start` request.
-    Namespace,
 }
 
 /// Contents of files in `/etc`; None leaves what the root has.
@@ -207,8 +245,27 @@ impl ContainerSpec {
         }
         if let Output::Files { dir, .. } = &self.output {
             host_path("output dir", dir)?;
+            if self.terminal {
+                return Err(SpecError::TerminalOutput);
+            }
         }
-        Ok(())
+        self.check_identity()
+    }
+
+    fn check_identity(&self) -> Result<(), SpecError> {
+        namespaces::check(&self.id, &self.namespaces, &self.network)?;
+        if matches!(&self.ids, Ids::Of(other) if *other == self.id) {
+            return Err(SpecError::SharesWithItself(self.id.clone()));
+        }
+        rlimit::check_all(&self.rlimits)?;
+        ids::check_groups(&self.groups)?;
+        if let Some(score) = self
+            .oom_score_adj
+            .filter(|score| !OOM_SCORES.contains(score))
+        {
+            return Err(SpecError::OomScore(score));
+        }
+        self.landlock.as_ref().map_or(Ok(()), landlock::check)
     }
 
     fn check_root(&self) -> Result<(), SpecError> {

@@ -3,7 +3,7 @@
 //! Everything slow (mounts, cgroup files, look-ups) is in the plan and runs in the child, so that
 //! starts run side by side on all CPUs while this one thread goes on.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -26,6 +26,13 @@ pub(super) struct Context<'a> {
     pub(super) facts: &'a HostFacts,
     pub(super) null: &'a OwnedFd,
     pub(super) nofile: Rlimit,
+    pub(super) shared: Shared<'a>,
+}
+
+/// What a container takes of others that run: their pidfds, which `setns(2)` takes for a namespace.
+#[derive(Debug, Default)]
+pub(super) struct Shared<'a> {
+    pub(super) network: Option<BorrowedFd<'a>>,
 }
 
 fn failed(step: &str) -> impl FnOnce(Errno) -> Failure {
@@ -60,7 +67,7 @@ pub(super) fn start(
             step: "check the spec".to_owned(),
             error: "no network namespace came with the request".to_owned(),
         })?),
-        Network::Host | Network::New => None,
+        Network::Host | Network::New | Network::Of(_) => None,
     };
     let streams = Streams::new(&spec.output).map_err(failed("open the output files"))?;
     let (report, report_end) = message_pipe().map_err(failed("make a pipe"))?;
@@ -80,7 +87,7 @@ pub(super) fn start(
             stderr.as_ref().map_or(null, AsFd::as_fd),
         ],
         report: report_end.as_fd(),
-        namespace: netns.as_ref().map(AsFd::as_fd),
+        namespace: netns.as_ref().map(AsFd::as_fd).or(context.shared.network),
         status: status_end.as_ref().map(AsFd::as_fd),
         nofile: context.nofile,
     };

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{MAX_ID_BYTES, MAX_USER};
+use super::{ContainerId, MAX_ID_BYTES, MAX_USER, Resource};
 
 /// Why a spec is not well formed.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -61,4 +61,19 @@ pub enum SpecError {
     /// A NUL byte, or `=` in the name of a variable.
     #[error("{0} holds a character that the kernel's interface cannot carry")]
     Character(&'static str),
+    /// A namespace or range of ids of its own is asked for as another's.
+    #[error("{0} cannot share with itself")]
+    SharesWithItself(ContainerId),
+    /// A limit whose parts contradict each other.
+    #[error("the soft limit of {0} is above the hard one")]
+    SoftAboveHard(Resource),
+    /// A setting that may be there only once.
+    #[error("{0} is given twice")]
+    Twice(&'static str),
+    /// Not a value that the kernel takes.
+    #[error("oom_score_adj {0} is not between -1000 and 1000")]
+    OomScore(i32),
+    /// Both a terminal and files.
+    #[error("a container with a terminal has no output files: its output goes to the terminal")]
+    TerminalOutput,
 }

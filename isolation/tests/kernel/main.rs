@@ -11,5 +11,6 @@ mod node;
 mod output;
 mod privileges;
 mod running;
+mod sharing;
 mod survival;
 mod unified;

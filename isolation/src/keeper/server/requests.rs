@@ -14,9 +14,9 @@ use crate::keeper::Slot;
 use crate::keeper::container::{Container, Failure, Phase};
 use crate::keeper::exec::{self, MAX_SESSIONS, Session};
 use crate::keeper::protocol::{Event, ExecSpec, Request};
-use crate::keeper::start::{self, Context};
+use crate::keeper::start::{self, Context, Shared};
 use crate::keeper::sweeper::Job;
-use crate::spec::{ContainerId, ContainerSpec};
+use crate::spec::{ContainerId, ContainerSpec, Network};
 use crate::sys;
 
 /// A pidfd, two pipes with their files and directory, the status and the failure pipe.
@@ -77,13 +77,18 @@ impl Keeper {
             .admit()
             .and_then(|()| self.take_slot(spec))
             .and_then(|slot| {
-                let context = Context {
-                    facts: &self.facts,
-                    null: &self.null,
-                    nofile: self.nofile,
-                };
                 let dir = slot.dir.clone();
-                start::start(&context, spec, slot, fds).inspect_err(|_| self.sweep_slot(dir))
+                self.shared(spec)
+                    .and_then(|shared| {
+                        let context = Context {
+                            facts: &self.facts,
+                            null: &self.null,
+                            nofile: self.nofile,
+                            shared,
+                        };
+                        start::start(&context, spec, slot, fds)
+                    })
+                    .inspect_err(|_| self.sweep_slot(dir))
             });
         match result {
             Ok(container) => self.watch(container),
@@ -93,6 +98,24 @@ impl Keeper {
                     .broadcast(&Event::StartFailed { id, step, error });
             }
         }
+    }
+
+    /// Finds the running containers that `spec` shares with.
+    fn shared(&self, spec: &ContainerSpec) -> Result<Shared<'_>, Failure> {
+        let running = |what: &str, id: &ContainerId| match self.containers.find(id) {
+            Some((_, container)) if matches!(container.phase, Phase::Running) => {
+                Ok(container.pidfd.as_fd())
+            }
+            _ => Err(Failure {
+                step: format!("share the {what} of {id}"),
+                error: "no such container runs".to_owned(),
+            }),
+        };
+        let network = match &spec.network {
+            Network::Of(id) => Some(running("network", id)?),
+            Network::Host | Network::New | Network::Namespace => None,
+        };
+        Ok(Shared { network })
     }
 
     fn admit(&mut self) -> Result<(), Failure> {
