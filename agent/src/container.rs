@@ -237,6 +237,7 @@ mod tests {
             digest: digest.parse().unwrap(),
             layers: vec!["/l".into()],
             config,
+            hold: gantry_image::Hold::default(),
         }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! It decides what an image reference means, which bytes of a registry are believed (those whose
 //! digest matches, within stated bounds) and how a layer becomes a directory that overlayfs can
-//! stack. It deliberately does not start, mount or delete anything that a container uses, and it
-//! keeps no credentials.
+//! stack, and what may be removed. It deliberately does not start, mount or delete anything that a
+//! container uses, and it keeps no credentials.
 //!
 //! Invariants: nothing below `layers/` is ever a part of a layer; nothing is written outside of
 //! the store's directory, whatever a layer says; no input from a registry panics.
@@ -21,8 +21,10 @@ mod manifest;
 mod pipe;
 mod progress;
 mod pull;
+mod recipe;
 mod reference;
 mod registry;
+mod stages;
 mod store;
 mod tarball;
 mod transport;
@@ -35,6 +37,9 @@ pub use manifest::ManifestError;
 pub use progress::{LayerProgress, LayerState, Progress, ProgressFn};
 pub use reference::{DEFAULT_REGISTRY, Reference, ReferenceError};
 pub use registry::RegistryError;
+pub use store::collect::{Headroom, Prune, Report, StoreError};
+pub use store::list::{Details, Part, Summary};
+pub use store::uses::Hold;
 pub use store::{Image, OpenError, PullOptions, Store, StoreConfig};
 pub use tarball::TarError;
 pub use transport::{Cause, Timeouts};

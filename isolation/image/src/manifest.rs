@@ -111,6 +111,7 @@ pub(crate) struct Layer {
 pub(crate) enum Compression {
     None,
     Gzip,
+    Zstd,
 }
 
 /// Operating system and architecture in the image specification's words.
@@ -273,7 +274,9 @@ impl Layer {
             | "application/vnd.docker.image.rootfs.diff.tar" => Compression::None,
             "application/vnd.oci.image.layer.v1.tar+gzip"
             | "application/vnd.docker.image.rootfs.diff.tar.gzip" => Compression::Gzip,
-            // zstd, and the "foreign" and "nondistributable" kinds that point to other servers.
+            "application/vnd.oci.image.layer.v1.tar+zstd"
+            | "application/vnd.docker.image.rootfs.diff.tar.zstd" => Compression::Zstd,
+            // The "foreign" and "nondistributable" kinds that point to other servers.
             other => return Err(ManifestError::Layer(quote(other))),
         };
         if descriptor.size > MAX_LAYER_BYTES {

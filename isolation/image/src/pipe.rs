@@ -65,64 +65,100 @@ impl Read for ChunkReader {
     }
 }
 
+/// A buffer whose first `length` bytes count.
+struct Filled {
+    buffer: Vec<u8>,
+    length: usize,
+}
+
 /// From the inflating thread to the unpacking thread.
 pub(crate) fn plain() -> (PlainSender, PlainReader) {
     let (sender, receiver) = blocking::sync_channel(PLAIN_BUFFERS);
+    let (give_back, empty) = blocking::sync_channel(PLAIN_BUFFERS);
     (
-        PlainSender(sender),
+        PlainSender { sender, empty },
         PlainReader {
             receiver,
+            give_back,
             buffer: Vec::new(),
             at: 0,
+            end: 0,
             ended: false,
         },
     )
 }
 
-pub(crate) struct PlainSender(blocking::SyncSender<Flow<Vec<u8>>>);
+pub(crate) struct PlainSender {
+    sender: blocking::SyncSender<Flow<Filled>>,
+    /// Buffers that were read; allocating and clearing them anew is what malloc would do.
+    empty: blocking::Receiver<Vec<u8>>,
+}
 
 impl PlainSender {
     /// Reads `input` to its end into the pipe; returns quietly if nobody reads any more.
     pub(crate) fn drain(self, mut input: impl Read) -> io::Result<()> {
         loop {
-            let mut buffer = Vec::with_capacity(PLAIN_BUFFER_BYTES);
-            let limit = PLAIN_BUFFER_BYTES as u64;
-            input.by_ref().take(limit).read_to_end(&mut buffer)?;
-            let is_end = buffer.is_empty();
+            let recycled = self.empty.try_recv();
+            let mut buffer = recycled.unwrap_or_else(|_| vec![0; PLAIN_BUFFER_BYTES]);
+            let length = fill(&mut input, &mut buffer)?;
+            let is_end = length == 0;
             let flow = if is_end {
                 Flow::End
             } else {
-                Flow::Data(buffer)
+                Flow::Data(Filled { buffer, length })
             };
-            if self.0.send(flow).is_err() || is_end {
+            if self.sender.send(flow).is_err() || is_end {
                 return Ok(());
             }
         }
     }
 }
 
+/// Reads until the buffer is full or the input ends.
+fn fill(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut length = 0;
+    while length < buffer.len() {
+        match input.read(&mut buffer[length..]) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(length)
+}
+
 /// The reading end of [`plain`].
 pub(crate) struct PlainReader {
-    receiver: blocking::Receiver<Flow<Vec<u8>>>,
+    receiver: blocking::Receiver<Flow<Filled>>,
+    give_back: blocking::SyncSender<Vec<u8>>,
     buffer: Vec<u8>,
     at: usize,
+    end: usize,
     ended: bool,
 }
 
 impl BufRead for PlainReader {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        while self.at >= self.buffer.len() && !self.ended {
+        while self.at >= self.end && !self.ended {
             match self.receiver.recv() {
-                Ok(Flow::Data(buffer)) => (self.buffer, self.at) = (buffer, 0),
+                Ok(Flow::Data(Filled { buffer, length })) => {
+                    let read = std::mem::replace(&mut self.buffer, buffer);
+                    (self.at, self.end) = (0, length);
+                    if !read.is_empty() {
+                        // Nobody needs it any more at the end.
+                        let _ = self.give_back.try_send(read);
+                    }
+                }
                 Ok(Flow::End) => self.ended = true,
                 Err(_) => return Err(cut()),
             }
         }
-        Ok(self.buffer.get(self.at..).unwrap_or_default())
+        Ok(self.buffer.get(self.at..self.end).unwrap_or_default())
     }
 
     fn consume(&mut self, amount: usize) {
-        self.at = self.at.saturating_add(amount);
+        self.at = self.at.saturating_add(amount).min(self.end);
     }
 }
 

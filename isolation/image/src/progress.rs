@@ -3,6 +3,7 @@
 //! The callback runs on the threads that pull, so it must be quick and must not block; it is called
 //! at the start, then at most once per [`INTERVAL_MS`], and once at the end.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,27 @@ impl Progress {
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
         self.layers.iter().map(|layer| layer.total_bytes).sum()
+    }
+}
+
+/// For a task's status: `pulling image: 3/5 layers, 120/300 MB`.
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MB: u64 = 1_000_000;
+        let is_here = |layer: &&LayerProgress| match layer.state {
+            LayerState::Present | LayerState::Done => true,
+            LayerState::Waiting | LayerState::Fetching => false,
+        };
+        let (here, all) = (
+            self.layers.iter().filter(is_here).count(),
+            self.layers.len(),
+        );
+        // Small images would otherwise stay at 0/0.
+        let (done, total) = (
+            self.done_bytes().div_ceil(MB),
+            self.total_bytes().div_ceil(MB),
+        );
+        write!(f, "pulling image: {here}/{all} layers, {done}/{total} MB")
     }
 }
 
@@ -144,6 +166,29 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+
+    #[test]
+    fn a_report_is_one_short_line() {
+        let layer = |done_bytes, total_bytes, state| LayerProgress {
+            digest: Digest::of(b"x"),
+            total_bytes,
+            done_bytes,
+            state,
+        };
+        let layers = vec![
+            layer(100, 100, LayerState::Present),
+            layer(120_000_000, 299_000_000, LayerState::Fetching),
+            layer(0, 900_000, LayerState::Waiting),
+        ];
+        let progress = Progress {
+            image: "x".into(),
+            layers,
+        };
+        assert_eq!(
+            progress.to_string(),
+            "pulling image: 1/3 layers, 121/300 MB"
+        );
+    }
 
     #[test]
     fn a_million_bytes_are_few_reports() {

@@ -1,28 +1,27 @@
 //! From a reference to an image on disk: resolve, fetch, verify, unpack, record.
 //!
 //! It decides the order and what runs at the same time. Layers flow in three stages, each on a
-//! thread of its own: this task receives and hashes the blob, one thread inflates, one hashes the
-//! archive and writes files. Nothing becomes visible before both digests and the size are right.
+//! thread of its own: this task receives and hashes the blob, the other two are [`crate::stages`].
+//! Nothing becomes visible before both digests and the size are right.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use flate2::bufread::MultiGzDecoder;
 use futures_util::stream::{self, TryStreamExt};
 
 use crate::config::ParsedConfig;
 use crate::digest::Hasher;
 use crate::error::PullFailure;
-use crate::manifest::{Compression, Document, Layer, MAX_MANIFEST_BYTES, Manifest, Platform};
-use crate::pipe::{self, ChunkReader, Flow};
+use crate::manifest::{Document, Layer, MAX_MANIFEST_BYTES, Manifest, Platform};
+use crate::pipe::{self, Flow};
 use crate::progress::{LayerProgress, LayerState, Tracker};
 use crate::registry::Session;
-use crate::store::layers::Unfinished;
+use crate::stages;
 use crate::store::name::LayerName;
-use crate::store::{self, Image, Inner, PullOptions, Store};
-use crate::tarball::TarError;
+use crate::store::uses::Hold;
+use crate::store::{self, Image, Inner, PullOptions, Store, store_error};
 use crate::transport::{Cause, Insecure};
-use crate::unpack::{self, UnpackError, Unpacked};
+use crate::unpack::UnpackError;
 use crate::{Digest, Reference};
 
 /// Layers of one image that are worked on at the same time.
@@ -62,39 +61,35 @@ pub(crate) async fn pull(
         session: &session,
         tracker: &tracker,
     };
+    // Before anything is looked at: what is here already must not go meanwhile.
+    let hold = inner.layers.hold(digest, &config.diff_ids);
     fetch.layers(&manifest, &config).await?;
     tracker.finish();
     let documents = [(digest, bytes), (manifest.config.digest, config_bytes)];
-    let names = [reference.clone(), reference.pinned(digest)];
-    finish(inner, documents, names, digest, config).await
+    let names = vec![reference.clone(), reference.pinned(digest)];
+    finish(inner, documents, names, config, hold).await
 }
 
 /// Writes what belongs to the whole image once every layer is here.
-async fn finish(
+pub(crate) async fn finish(
     inner: &Arc<Inner>,
     documents: [(Digest, Vec<u8>); 2],
-    names: [Reference; 2],
-    digest: Digest,
+    names: Vec<Reference>,
     config: ParsedConfig,
+    hold: Hold,
 ) -> Result<Image, PullFailure> {
     let _one_at_a_time = inner.layers.lock(&LayerName::patch(&config.diff_ids)).await;
     let inner_here = Arc::clone(inner);
     let image = blocking(move || {
         let patched = inner_here.layers.make_patch(&config.diff_ids);
         patched.map_err(store_error("complete directories"))?;
-        for (digest, bytes) in &documents {
-            inner_here.write_blob(*digest, bytes)?;
-        }
-        inner_here.record(&names, digest)?;
-        Ok(inner_here.image(digest, config))
+        let digest = documents[0].0;
+        inner_here.record(&names, digest, &documents)?;
+        Ok(inner_here.image(digest, config, hold))
     })
     .await?;
     inner.layers.marks.sync_in_background();
     Ok(image)
-}
-
-fn store_error(operation: &'static str) -> impl FnOnce(std::io::Error) -> PullFailure {
-    move |source| PullFailure::Store { operation, source }
 }
 
 /// The manifest for this node: its digest, its bytes and what they say.
@@ -157,7 +152,7 @@ impl Fetch<'_> {
         // Joined below, after the sender is gone; if this future is dropped, the sender is too, and
         // the thread ends with an error and removes what it wrote.
         let unpacking =
-            tokio::task::spawn_blocking(move || unpack_layer(&inner, layer, diff_id, reader));
+            tokio::task::spawn_blocking(move || stages::unpack(&inner, layer, diff_id, reader));
         let received = self.receive(number, layer, &sender).await;
         drop(sender);
         let unpacked = match unpacking.await {
@@ -171,9 +166,8 @@ impl Fetch<'_> {
         // cut or wrong body makes the unpacker fail too, and then the receiver's reason counts.
         match (received, unpacked) {
             (Err(Some(failure)), _) | (_, Err(failure)) => Err(failure),
-            (_, Ok((unfinished, implied))) => {
-                let finished = move || unfinished.finish(&implied);
-                blocking(|| finished().map_err(store_error("put a layer in place"))).await?;
+            (_, Ok(ready)) => {
+                blocking(|| ready.finish()).await?;
                 self.tracker.state(number, LayerState::Done);
                 Ok(())
             }
@@ -252,62 +246,7 @@ impl Fetch<'_> {
     }
 }
 
-/// The two blocking stages of a layer; returns it verified but not yet in its place.
-fn unpack_layer(
-    inner: &Inner,
-    layer: Layer,
-    diff_id: Digest,
-    reader: ChunkReader,
-) -> Result<(Unfinished, Vec<Vec<u8>>), PullFailure> {
-    let unfinished = inner
-        .layers
-        .begin(LayerName::layer(diff_id))
-        .map_err(store_error("create a directory"))?;
-    let root = unfinished.root().map_err(store_error("open a directory"))?;
-    let size_bytes = layer.blob.size_bytes;
-    let unpacked = match layer.compression {
-        Compression::None => unpack::unpack(reader, root, &inner.limits, size_bytes),
-        Compression::Gzip => {
-            let (sender, plain) = pipe::plain();
-            std::thread::scope(|threads| {
-                let inflating = std::thread::Builder::new()
-                    .name("inflate".into())
-                    .spawn_scoped(threads, move || sender.drain(MultiGzDecoder::new(reader)))
-                    .map_err(store_error("start a thread"))?;
-                let unpacked = unpack::unpack(plain, root, &inner.limits, size_bytes);
-                let inflated = inflating.join().unwrap_or_else(|_| {
-                    Err(std::io::Error::other("the inflating thread panicked"))
-                });
-                Ok::<_, PullFailure>(first_cause(inflated, unpacked))
-            })?
-        }
-    };
-    let failed = |source| PullFailure::Layer {
-        digest: layer.blob.digest,
-        source,
-    };
-    let Unpacked { digest, implied } = unpacked.map_err(failed)?;
-    if digest != diff_id {
-        return Err(failed(UnpackError::WrongDiffId {
-            expected: diff_id,
-            actual: digest,
-        }));
-    }
-    Ok((unfinished, implied))
-}
-
-/// When the inflater fails, the unpacker only sees a cut pipe; a refusal of its own came before.
-fn first_cause(
-    inflated: std::io::Result<()>,
-    unpacked: Result<Unpacked, UnpackError>,
-) -> Result<Unpacked, UnpackError> {
-    match (inflated, unpacked) {
-        (Err(error), Err(UnpackError::Tar(_)) | Ok(_)) => Err(TarError::Read(error).into()),
-        (_, unpacked) => unpacked,
-    }
-}
-
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, PullFailure> + Send + 'static,
 ) -> Result<T, PullFailure> {
     match tokio::task::spawn_blocking(work).await {

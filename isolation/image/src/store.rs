@@ -7,12 +7,15 @@
 //! <dir>/layers/sha256-…/   one unpacked layer, named by the digest of its uncompressed archive
 //! <dir>/layers/patch-…/    what goes on top of one stack of layers, see [`inherit`]
 //! <dir>/implied/sha256-…   the directories that this layer uses and does not list, if any
+//! <dir>/recipes/sha256-…   how this layer's archive is made again from its files, see [`crate::recipe`]
 //! <dir>/complete/…         "synced", or the boot id under which that layer was unpacked
+//! <dir>/held/…             what a task uses, until it is released
 //! <dir>/tmp/…              what is being unpacked
 //! ```
 //!
 //! It decides when a layer or an image counts as present and removes what a crash left behind.
-//! It does not talk to registries ([`crate::pull`] does) and does not collect garbage yet.
+//! It does not talk to registries ([`crate::pull`] does), and it removes images only when it is told
+//! to ([`collect`]).
 //!
 //! Invariants: a directory in `layers/` is a whole, verified layer if its mark in `complete/` says
 //! `synced` or names the running boot; everything else there is removed on open. A pull does not
@@ -23,7 +26,8 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -38,13 +42,17 @@ use crate::{Digest, ImageConfig, Reference};
 use self::index::Index;
 use self::layers::Layers;
 use self::locks::Locks;
+use self::uses::Hold;
 
+pub(crate) mod collect;
 mod index;
 mod inherit;
 pub(crate) mod layers;
+pub(crate) mod list;
 mod locks;
 pub(crate) mod name;
 mod sync;
+pub(crate) mod uses;
 
 /// Layers that are fetched and unpacked at the same time, over all pulls.
 const MAX_PARALLEL_LAYERS: usize = 4;
@@ -61,6 +69,7 @@ pub(crate) struct Inner {
     pub(crate) parallel: tokio::sync::Semaphore,
     pub(crate) transport: Transport,
     pub(crate) limits: Limits,
+    collecting: Mutex<()>,
     _lock: File,
 }
 
@@ -93,6 +102,8 @@ pub struct Image {
     pub layers: Vec<PathBuf>,
     /// What to run.
     pub config: ImageConfig,
+    /// While this or a clone of it lives, the layers stay where they are.
+    pub hold: Hold,
 }
 
 /// Why a store cannot be opened.
@@ -153,6 +164,7 @@ impl Store {
             parallel: tokio::sync::Semaphore::new(MAX_PARALLEL_LAYERS),
             transport: Transport::new(config.timeouts),
             limits: config.limits,
+            collecting: Mutex::default(),
             _lock: lock,
         })))
     }
@@ -189,41 +201,72 @@ impl Store {
 
 impl Inner {
     fn local(&self, reference: &Reference) -> Option<Image> {
-        let digest = self
-            .index
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(reference)?;
-        let Document::Manifest(manifest) =
-            Document::parse(&self.read_blob(digest, MAX_MANIFEST_BYTES)?, None).ok()?
-        else {
+        let digest = self.index().get(reference)?;
+        let (_, config) = self.load(digest)?;
+        // Held before it is looked at: what is found stays.
+        let hold = self.layers.hold(digest, &config.diff_ids);
+        let is_here = self.layers.has_image(&config.diff_ids);
+        is_here.then(|| self.image(digest, config, hold))
+    }
+
+    /// Manifest and config of an image whose documents are here.
+    pub(crate) fn load(&self, digest: Digest) -> Option<(Manifest, ParsedConfig)> {
+        let bytes = self.read_blob(digest, MAX_MANIFEST_BYTES)?;
+        let Document::Manifest(manifest) = Document::parse(&bytes, None).ok()? else {
             return None;
         };
         let bytes = self.read_blob(manifest.config.digest, MAX_CONFIG_BYTES)?;
         let config = parse_config(&bytes, &manifest).ok()?;
-        self.layers
-            .has_image(&config.diff_ids)
-            .then(|| self.image(digest, config))
+        Some((manifest, config))
     }
 
-    /// The image of layers that are all here.
-    pub(crate) fn image(&self, digest: Digest, config: ParsedConfig) -> Image {
+    /// The image of layers that are all here and held. Counts as a use of it.
+    pub(crate) fn image(&self, digest: Digest, config: ParsedConfig, hold: Hold) -> Image {
+        self.touch(digest);
         Image {
             digest,
             layers: self.layers.stack(&config.diff_ids),
             config: config.config,
+            hold,
         }
     }
 
-    /// Makes a complete image known under its names. Blocks.
-    pub(crate) fn record(&self, names: &[Reference], digest: Digest) -> Result<(), PullFailure> {
-        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The time of an image's manifest file is when the image was used last: one system call, and it
+    /// is still there after a restart.
+    fn touch(&self, digest: Digest) {
+        let path = self.blobs.join(digest.file_name());
+        let touched = File::open(path).and_then(|file| file.set_modified(SystemTime::now()));
+        if let Err(error) = touched {
+            tracing::debug!(%error, "the last use of an image could not be noted");
+        }
+    }
+
+    fn last_used(&self, digest: Digest) -> SystemTime {
+        let metadata = fs::metadata(self.blobs.join(digest.file_name()));
+        let time = metadata.and_then(|metadata| metadata.modified());
+        time.unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a complete image known under its names, with its documents. Blocks.
+    pub(crate) fn record(
+        &self,
+        names: &[Reference],
+        digest: Digest,
+        documents: &[(Digest, Vec<u8>)],
+    ) -> Result<(), PullFailure> {
+        // With the index locked, nobody takes these for documents of no image.
+        let mut index = self.index();
+        for (digest, bytes) in documents {
+            write_whole(&self.blobs.join(digest.file_name()), bytes)
+                .map_err(store_error("write a manifest or config"))?;
+        }
         index
             .set(names, digest)
-            .map_err(|source| PullFailure::Store {
-                operation: "write the index of images",
-                source,
-            })
+            .map_err(store_error("write the index of images"))
     }
 
     fn read_blob(&self, digest: Digest, max_bytes: u64) -> Option<Vec<u8>> {
@@ -231,16 +274,10 @@ impl Inner {
         let bytes = read_bounded(&path, max_bytes).ok()?;
         (Digest::of(&bytes) == digest).then_some(bytes)
     }
+}
 
-    /// Keeps a small document. Blocks.
-    pub(crate) fn write_blob(&self, digest: Digest, bytes: &[u8]) -> Result<(), PullFailure> {
-        write_whole(&self.blobs.join(digest.file_name()), bytes).map_err(|source| {
-            PullFailure::Store {
-                operation: "write a manifest or config",
-                source,
-            }
-        })
-    }
+pub(crate) fn store_error(operation: &'static str) -> impl FnOnce(io::Error) -> PullFailure {
+    move |source| PullFailure::Store { operation, source }
 }
 
 /// The config of an image for this node.

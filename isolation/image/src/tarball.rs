@@ -94,6 +94,10 @@ impl<R: BufRead> Tarball<R> {
         }
     }
 
+    pub(crate) fn input(&mut self) -> &mut R {
+        &mut self.input
+    }
+
     pub(crate) fn into_inner(self) -> R {
         self.input
     }

@@ -18,6 +18,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use crate::Digest;
+use crate::recipe::Notes;
 use crate::tarball::{Entry, Kind, TarError, Tarball};
 
 use self::meter::Metered;
@@ -36,6 +37,8 @@ const WHITEOUT_META: &[u8] = b".wh..wh.";
 /// Space that unpacking leaves free on the disk, and how often it looks, in bytes.
 const RESERVE_BYTES: u64 = 256 << 20;
 const SPACE_CHECK_BYTES: u64 = 64 << 20;
+/// What files are rounded up to when their size on disk is estimated.
+const BLOCK_BYTES: u64 = 4096;
 /// Most bytes of names of directories that a layer uses and does not list.
 pub(crate) const MAX_IMPLIED_BYTES: usize = 32 << 20;
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -127,6 +130,10 @@ pub(crate) struct Unpacked {
     pub(crate) digest: Digest,
     /// Directories that the layer uses and does not list; they got a default owner and mode.
     pub(crate) implied: Vec<Vec<u8>>,
+    /// On disk, about: content in whole blocks, and one for everything else.
+    pub(crate) size_bytes: u64,
+    /// Whether the recipe is whole.
+    pub(crate) noted: bool,
 }
 
 /// Unpacks a tar stream into the empty directory `root`.
@@ -135,13 +142,15 @@ pub(crate) fn unpack(
     root: OwnedFd,
     limits: &Limits,
     compressed_bytes: u64,
+    notes: Notes,
 ) -> Result<Unpacked, UnpackError> {
-    let metered = Metered::new(input, limits, compressed_bytes);
+    let metered = Metered::new(input, limits, compressed_bytes, notes);
     let (tarball, tree) = (Tarball::new(metered), Tree::new(root));
     let mut unpacker = Unpacker {
         tarball,
         tree,
         skipped: 0,
+        size_bytes: 0,
         unchecked_bytes: 0,
     };
     unpacker.tree.check_space(RESERVE_BYTES)?;
@@ -152,20 +161,33 @@ pub(crate) fn unpack(
             return Err(UnpackError::Bomb(format!("{} files", limits.entries)));
         }
         unpacker.apply(&entry)?;
+        let content = if entry.kind == Kind::File {
+            entry.size_bytes
+        } else {
+            1
+        };
+        unpacker.size_bytes += content.div_ceil(BLOCK_BYTES).saturating_mul(BLOCK_BYTES);
     }
     let Unpacker {
-        tarball,
+        mut tarball,
         tree,
         skipped,
+        size_bytes,
         ..
     } = unpacker;
+    if tree.has_replaced() {
+        tarball.input().lost_content();
+    }
     let implied = tree.finish()?;
     if skipped > 0 {
         tracing::debug!(skipped, "device nodes of a layer were left out");
     }
+    let (digest, noted) = tarball.into_inner().finish()?;
     Ok(Unpacked {
-        digest: tarball.into_inner().finish()?,
+        digest,
         implied,
+        size_bytes,
+        noted,
     })
 }
 
@@ -174,6 +196,7 @@ struct Unpacker<R> {
     tree: Tree,
     /// Device nodes left out.
     skipped: u64,
+    size_bytes: u64,
     /// Written since the free space was looked at.
     unchecked_bytes: u64,
 }
@@ -223,6 +246,7 @@ impl<R: io::BufRead> Unpacker<R> {
 
     fn file(&mut self, path: &LayerPath, entry: &Entry) -> Result<(), UnpackError> {
         let file = self.tree.create(path)?;
+        self.tarball.input().content(path.bytes(), entry.size_bytes);
         loop {
             if self.unchecked_bytes >= SPACE_CHECK_BYTES {
                 self.unchecked_bytes = 0;

@@ -123,7 +123,7 @@ fn refusals_of_manifests() {
             "config that is too large",
         ),
         (
-            layer("application/vnd.oci.image.layer.v1.tar+zstd"),
+            layer("application/vnd.oci.image.layer.v1.tar+br"),
             None,
             "not supported yet",
         ),

@@ -57,9 +57,31 @@ impl Index {
         while images.len() > MAX_NAMES {
             images.pop_first();
         }
-        if !changed {
+        if changed { self.save() } else { Ok(()) }
+    }
+
+    /// Every image with its names.
+    pub(super) fn all(&self) -> BTreeMap<Digest, Vec<String>> {
+        let mut images: BTreeMap<Digest, Vec<String>> = BTreeMap::new();
+        for (name, digest) in &self.images.images {
+            images.entry(*digest).or_default().push(name.clone());
+        }
+        images
+    }
+
+    /// Forgets the names for which `goes` holds.
+    pub(super) fn forget(&mut self, goes: impl Fn(&str, Digest) -> bool) -> io::Result<()> {
+        let before = self.images.images.len();
+        self.images
+            .images
+            .retain(|name, digest| !goes(name, *digest));
+        if self.images.images.len() == before {
             return Ok(());
         }
+        self.save()
+    }
+
+    fn save(&self) -> io::Result<()> {
         let bytes = serde_json::to_vec(&self.images).map_err(io::Error::other)?;
         write_whole(&self.path, &bytes)
     }

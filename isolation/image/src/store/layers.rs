@@ -7,30 +7,37 @@ use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use rustix::fs::{Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 
 use super::inherit::{self, Patch, View};
 use super::locks::Locks;
 use super::name::LayerName;
-use super::sync::{Marks, SYNCED};
+use super::sync::{Mark, Marks};
+use super::uses::{Hold, Uses};
 use super::{OpenError, io_error, private_dir, read_bounded, write_whole};
 use crate::Digest;
 
 /// Largest list of implied directories that is read, in bytes; the unpacker writes no larger one.
 const MAX_IMPLIED_BYTES: u64 = crate::unpack::MAX_IMPLIED_BYTES as u64;
 
+/// What a directory takes on disk, about.
+const DIRECTORY_BYTES: u64 = 4096;
+
 pub(crate) struct Layers {
     dir: PathBuf,
     implied: PathBuf,
     tmp: PathBuf,
     next_tmp: AtomicU64,
+    recipes: PathBuf,
     locks: Locks<LayerName>,
     pub(crate) marks: Arc<Marks>,
+    pub(super) uses: Arc<Uses>,
 }
 
 /// A directory below `tmp/` that is removed unless it becomes a layer.
@@ -38,18 +45,26 @@ pub(crate) struct Unfinished {
     path: PathBuf,
     layer: PathBuf,
     implied: PathBuf,
+    recipe: PathBuf,
     name: LayerName,
     marks: Arc<Marks>,
     finished: bool,
 }
 
+/// A layer taken out of the store, still to be deleted.
+pub(super) struct Discarded {
+    path: PathBuf,
+    size_bytes: Option<u64>,
+}
+
 impl Layers {
     pub(super) fn open(dir: &Path) -> Result<Self, OpenError> {
-        let [layers, complete, implied, tmp] =
-            ["layers", "complete", "implied", "tmp"].map(|name| dir.join(name));
-        for path in [&layers, &complete, &implied] {
+        let [layers, complete, implied, recipes, held, tmp] =
+            ["layers", "complete", "implied", "recipes", "held", "tmp"].map(|name| dir.join(name));
+        for path in [&layers, &complete, &implied, &recipes, &held] {
             private_dir(path)?;
         }
+        let uses = Uses::open(held.clone()).map_err(io_error("read", &held))?;
         remove_tree(&tmp).map_err(io_error("remove", &tmp))?;
         private_dir(&tmp)?;
         let opened = Self {
@@ -57,6 +72,8 @@ impl Layers {
             implied,
             tmp,
             next_tmp: AtomicU64::new(0),
+            recipes,
+            uses,
             locks: Locks::default(),
             marks: Arc::new(Marks::new(complete)),
         };
@@ -71,8 +88,8 @@ impl Layers {
             match layer.and_then(|layer| Some((self.marks.get(&layer)?, layer))) {
                 Some((mark, layer)) => {
                     good.insert(name);
-                    if mark != SYNCED {
-                        self.marks.wait_for_sync(layer);
+                    if !mark.is_synced {
+                        self.marks.wait_for_sync(layer, mark.size_bytes);
                     }
                 }
                 None => {
@@ -82,7 +99,7 @@ impl Layers {
                 }
             }
         }
-        for dir in [self.marks.dir(), &self.implied] {
+        for dir in [self.marks.dir(), &self.implied, &self.recipes] {
             for name in names(dir)?.into_iter().filter(|name| !good.contains(name)) {
                 let path = dir.join(name);
                 remove_tree(&path).map_err(io_error("remove", &path))?;
@@ -94,6 +111,73 @@ impl Layers {
     /// Whether the layer is here, whole.
     pub(crate) fn has(&self, name: &LayerName) -> bool {
         self.marks.get(name).is_some() && self.dir.join(name.as_str()).is_dir()
+    }
+
+    /// What is known of a layer that is here.
+    pub(super) fn mark(&self, name: &LayerName) -> Option<Mark> {
+        self.marks.get(name)
+    }
+
+    /// When it came.
+    pub(super) fn since(&self, name: &LayerName) -> io::Result<SystemTime> {
+        fs::metadata(self.marks.dir().join(name.as_str()))?.modified()
+    }
+
+    /// Everything that is here.
+    pub(super) fn all(&self) -> io::Result<Vec<LayerName>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            found.extend(LayerName::parse(&entry?.file_name().to_string_lossy()));
+        }
+        Ok(found)
+    }
+
+    /// The directory of a layer that is here.
+    pub(crate) fn path(&self, name: &LayerName) -> PathBuf {
+        self.dir.join(name.as_str())
+    }
+
+    /// Where the recipe for the layer's archive is, if there is one.
+    pub(crate) fn recipe(&self, name: &LayerName) -> PathBuf {
+        self.recipes.join(name.as_str())
+    }
+
+    /// Makes sure that a whole image stays, whether it is here already or not.
+    pub(crate) fn hold(&self, image: Digest, diff_ids: &[Digest]) -> Hold {
+        self.uses.hold(image, Self::parts(diff_ids))
+    }
+
+    /// Every layer of an image, and what may go on top of them.
+    pub(super) fn parts(diff_ids: &[Digest]) -> Vec<LayerName> {
+        let mut seen = HashSet::new();
+        let once = diff_ids.iter().filter(|id| seen.insert(**id));
+        let layers = once.map(|id| LayerName::layer(*id));
+        layers.chain([LayerName::patch(diff_ids)]).collect()
+    }
+
+    /// Takes a layer out unless someone holds it; what is left to do is [`Discarded::delete`].
+    pub(super) fn discard(&self, name: &LayerName) -> io::Result<Option<Discarded>> {
+        let locked = self.uses.locked();
+        if !locked.is_free(name) {
+            return Ok(None);
+        }
+        let size_bytes = self.mark(name).and_then(|mark| mark.size_bytes);
+        self.marks.forget(name)?;
+        let path = self.temporary(name);
+        match fs::rename(self.path(name), &path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        }
+        drop(locked);
+        remove_tree(&self.implied.join(name.as_str()))?;
+        remove_tree(&self.recipe(name))?;
+        Ok(Some(Discarded { path, size_bytes }))
+    }
+
+    /// A name in `tmp/` that nothing has.
+    pub(crate) fn temporary(&self, name: &LayerName) -> PathBuf {
+        let number = self.next_tmp.fetch_add(1, Ordering::Relaxed);
+        self.tmp.join(format!("{number}-{}", name.as_str()))
     }
 
     /// Whether a whole image is here: every layer, and what goes on top of them.
@@ -161,7 +245,7 @@ impl Layers {
         let patch = inherit::patch(&views.collect::<io::Result<Vec<View>>>()?)?;
         let unfinished = self.begin(name)?;
         write_patch(&unfinished.root()?, &patch)?;
-        unfinished.finish(&[])
+        unfinished.finish(&[], patch.len() as u64 * DIRECTORY_BYTES)
     }
 
     fn read_implied(&self, layer: &LayerName) -> io::Result<HashSet<Vec<u8>>> {
@@ -174,13 +258,13 @@ impl Layers {
 
     /// A fresh directory to fill. Blocks.
     pub(crate) fn begin(&self, name: LayerName) -> io::Result<Unfinished> {
-        let number = self.next_tmp.fetch_add(1, Ordering::Relaxed);
-        let path = self.tmp.join(format!("{number}-{}", name.as_str()));
+        let path = self.temporary(&name);
         fs::DirBuilder::new().mode(0o755).create(&path)?;
         let unfinished = Unfinished {
             path,
-            layer: self.dir.join(name.as_str()),
+            layer: self.path(&name),
             implied: self.implied.join(name.as_str()),
+            recipe: self.recipe(&name),
             name,
             marks: Arc::clone(&self.marks),
             finished: false,
@@ -195,26 +279,68 @@ impl Unfinished {
         open_dir(&self.path)
     }
 
-    /// Makes it a layer. The caller holds the layer's lock and has verified the content. Blocks.
-    pub(crate) fn finish(mut self, implied: &[Vec<u8>]) -> io::Result<()> {
+    /// Where the recipe for its archive is written meanwhile.
+    pub(crate) fn recipe(&self) -> PathBuf {
+        self.path.with_added_extension("recipe")
+    }
+
+    /// Makes it a layer, which takes so much of the disk. The caller holds the layer's lock and has
+    /// verified the content. Blocks.
+    pub(crate) fn finish(mut self, implied: &[Vec<u8>], size_bytes: u64) -> io::Result<()> {
         // Left from a mark that was lost.
         remove_tree(&self.layer)?;
         remove_tree(&self.implied)?;
+        remove_tree(&self.recipe)?;
+        match fs::rename(self.recipe(), &self.recipe) {
+            // There is none: the archive cannot be made again from the files.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        }
         fs::rename(&self.path, &self.layer)?;
         self.finished = true;
         if !implied.is_empty() {
             write_whole(&self.implied, &implied.join(&0))?;
         }
-        self.marks.set(&self.name)
+        self.marks.set(&self.name, size_bytes)
     }
+}
+
+impl Discarded {
+    /// Deletes the files; says how many bytes they took. Blocks.
+    pub(super) fn delete(self) -> io::Result<u64> {
+        let size_bytes = match self.size_bytes {
+            Some(bytes) => bytes,
+            None => tree_bytes(&self.path)?,
+        };
+        remove_tree(&self.path)?;
+        Ok(size_bytes)
+    }
+}
+
+/// What a tree takes on disk; a file with several names counts once for each.
+pub(super) fn tree_bytes(path: &Path) -> io::Result<u64> {
+    let mut bytes = 0_u64;
+    let mut waiting = vec![path.to_owned()];
+    while let Some(dir) = waiting.pop() {
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            bytes = bytes.saturating_add(metadata.blocks().saturating_mul(512));
+            if metadata.is_dir() {
+                waiting.push(entry.path());
+            }
+        }
+    }
+    Ok(bytes)
 }
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        if !self.finished
-            && let Err(error) = remove_tree(&self.path)
-        {
-            tracing::warn!(%error, path = %self.path.display(), "cannot remove an unfinished layer");
+        let files = (!self.finished).then_some(&self.path);
+        for path in files.into_iter().chain([&self.recipe()]) {
+            if let Err(error) = remove_tree(path) {
+                tracing::warn!(%error, path = %path.display(), "cannot remove an unfinished layer");
+            }
         }
     }
 }

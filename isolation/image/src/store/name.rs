@@ -1,13 +1,30 @@
 //! What a directory in `layers/` is called: `sha256-<hex>` for a layer, `patch-<hex>` for what goes
 //! on top of one stack. The two cannot be taken for each other, whatever digests an image claims.
 
+use serde::{Deserialize, Serialize};
+
 use crate::Digest;
 
 const PATCH: &str = "patch-";
 
 /// The name of a layer's directory.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub(crate) struct LayerName(String);
+
+impl TryFrom<String> for LayerName {
+    type Error = &'static str;
+
+    fn try_from(name: String) -> Result<Self, Self::Error> {
+        Self::parse(&name).ok_or("not the name of a layer")
+    }
+}
+
+impl From<LayerName> for String {
+    fn from(name: LayerName) -> Self {
+        name.0
+    }
+}
 
 impl LayerName {
     /// A layer with this digest of its uncompressed archive.

@@ -8,6 +8,7 @@ use std::io::{self, BufRead, Read};
 use super::UnpackError;
 use crate::Digest;
 use crate::digest::Hasher;
+use crate::recipe::Notes;
 use crate::tarball::TarError;
 
 /// Bounds of one layer.
@@ -45,10 +46,13 @@ pub(crate) struct Metered<R> {
     seen: u64,
     most: u64,
     reason: String,
+    notes: Notes,
+    /// Bytes to come that are the content of a file and not to be noted.
+    content: u64,
 }
 
 impl<R: BufRead> Metered<R> {
-    pub(crate) fn new(input: R, limits: &Limits, compressed_bytes: u64) -> Self {
+    pub(crate) fn new(input: R, limits: &Limits, compressed_bytes: u64, notes: Notes) -> Self {
         let by_ratio = compressed_bytes
             .saturating_mul(limits.ratio)
             .max(limits.ratio_floor_bytes);
@@ -66,15 +70,29 @@ impl<R: BufRead> Metered<R> {
             seen: 0,
             most,
             reason,
+            notes,
+            content: 0,
         }
     }
 
-    /// Reads what is left (padding after the archive) and returns the digest of everything.
-    pub(crate) fn finish(mut self) -> Result<Digest, UnpackError> {
+    /// What follows is the content of the file at `path`.
+    pub(crate) fn content(&mut self, path: &[u8], size_bytes: u64) {
+        self.notes.content(path, size_bytes);
+        self.content = size_bytes;
+    }
+
+    /// A file gave way to another: the archive cannot be made again from what is left.
+    pub(crate) fn lost_content(&mut self) {
+        self.notes.give_up();
+    }
+
+    /// Reads what is left (padding after the archive) and returns the digest of everything, and
+    /// whether the notes are complete.
+    pub(crate) fn finish(mut self) -> Result<(Digest, bool), UnpackError> {
         loop {
             let length = self.fill_buf().map_err(TarError::Read)?.len();
             if length == 0 {
-                return Ok(self.hasher.finish());
+                return Ok((self.hasher.finish(), self.notes.finish()));
             }
             self.consume(length);
         }
@@ -93,8 +111,14 @@ impl<R: BufRead> BufRead for Metered<R> {
     fn consume(&mut self, amount: usize) {
         // The same bytes again: a filled buffer stays until it is consumed.
         if let Ok(available) = self.input.fill_buf() {
-            self.hasher
-                .update(&available[..amount.min(available.len())]);
+            let taken = &available[..amount.min(available.len())];
+            self.hasher.update(taken);
+            let content = usize::try_from(self.content).unwrap_or(usize::MAX);
+            let content = content.min(taken.len());
+            self.content -= content as u64;
+            if content < taken.len() {
+                self.notes.bytes(&taken[content..]);
+            }
         }
         self.input.consume(amount);
         self.seen = self.seen.saturating_add(amount as u64);

@@ -40,7 +40,7 @@ impl Place {
 
     fn unpack_within(&self, tar: &[u8], limits: &Limits) -> Result<Unpacked, UnpackError> {
         let root = rustix::fs::open(self.layer(), OFlags::RDONLY, Mode::empty()).unwrap();
-        unpack(tar, root, limits, tar.len() as u64)
+        unpack(tar, root, limits, tar.len() as u64, Notes::none())
     }
 
     /// Everything beside the layer, with what would show a change.
@@ -528,7 +528,7 @@ fn bombs_are_refused() {
         ..Limits::default()
     };
     let tar = Tar::default().file("zeros", &"0".repeat(50_000)).end();
-    let error = unpack(tar.as_slice(), root, &limits, 600).unwrap_err();
+    let error = unpack(tar.as_slice(), root, &limits, 600, Notes::none()).unwrap_err();
     assert!(error.to_string().contains("10 times"), "{error}");
 }
 

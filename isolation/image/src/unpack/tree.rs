@@ -34,6 +34,7 @@ pub(super) struct Tree {
     /// Directories that were needed and not listed (so far).
     implied: BTreeSet<Vec<u8>>,
     implied_bytes: usize,
+    replaced: bool,
 }
 
 /// Whether [`attributes`] sets the times.
@@ -64,7 +65,13 @@ impl Tree {
             times_bytes: 0,
             implied: BTreeSet::new(),
             implied_bytes: 0,
+            replaced: false,
         }
+    }
+
+    /// Whether an entry took the place of an earlier one.
+    pub(super) fn has_replaced(&self) -> bool {
+        self.replaced
     }
 
     pub(super) fn root_attributes(&mut self, entry: &Entry) -> Result<(), UnpackError> {
@@ -292,6 +299,7 @@ impl Tree {
         if replaced {
             // What was resolved before may have led through what is gone now.
             self.cached = None;
+            self.replaced = true;
         }
         Ok(was_hidden)
     }

@@ -465,3 +465,26 @@ async fn redirects_that_are_not_followed() {
         assert!(error.contains(says), "{location}: {error}");
     }
 }
+
+/// A zstd frame may ask for a window of any size before it has shown a byte.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_zstd_window_that_would_take_all_memory() {
+    let tar = tar_of(&[("a", b"a")]);
+    // Magic, a descriptor without content size or checksum, a window of 2^(10+21) bytes, one raw
+    // last block with the content.
+    let mut blob = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 21 << 3];
+    let block = u32::try_from(tar.len()).unwrap() << 3 | 1;
+    blob.extend_from_slice(&block.to_le_bytes()[..3]);
+    blob.extend_from_slice(&tar);
+    let small = [&blob[..5], &[7 << 3], &blob[6..]].concat();
+    for (blob, taken) in [(blob, false), (small, true)] {
+        let image = FakeImage::with(&[blob], &[Digest::of(&tar)], "amd64");
+        let server = Server::start(move |request, stream| image.answer(request, stream));
+        let (dir, store) = store();
+        let pulled = pull(&store, &server.host).await;
+        assert_eq!(pulled.is_ok(), taken, "{pulled:?}");
+        if !taken {
+            assert_clean(dir.path());
+        }
+    }
+}

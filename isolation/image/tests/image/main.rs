@@ -8,6 +8,7 @@
     reason = "tests; clippy sees only #[test] functions as such"
 )]
 
+mod collect;
 mod fixture;
 mod hostile;
 mod real;

@@ -322,3 +322,34 @@ async fn a_corrupted_blob_is_refused() {
         layout.listing()
     );
 }
+
+/// What skopeo compresses with zstd is the same image.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_of_zstd_layers() {
+    let registry = Registry::start();
+    let layout = varied(&registry, "zstd");
+    let host = &registry.host;
+    let (from, to) = (
+        format!("oci:{}", layout.image()),
+        format!("docker://{host}/team/zstd:1"),
+    );
+    let flags = ["--dest-tls-verify=false", "--dest-compress-format=zstd"];
+    let args = [
+        &["copy", "-q"][..],
+        &flags,
+        &["--dest-compress", &from, &to],
+    ];
+    run("skopeo", &args.concat());
+    let manifest = run("skopeo", &["inspect", "--raw", "--tls-verify=false", &to]);
+    assert!(manifest.contains("tar+zstd"), "{manifest}");
+    let store = Store::open(&registry.scratch().join("store")).unwrap();
+    let reference = Reference::parse(&format!("{host}/team/zstd:1")).unwrap();
+    let image = store
+        .pull(&reference, PullOptions::default())
+        .await
+        .unwrap();
+    assert_eq!(
+        list_stacked(&image.layers, registry.scratch()),
+        layout.listing()
+    );
+}

@@ -147,11 +147,14 @@ impl FakeImage {
 
     fn describe(&mut self) {
         let descriptor = |kind: &str, blob: &[u8]| serde_json::json!({"mediaType": kind, "digest": Digest::of(blob), "size": blob.len()});
-        let gzip = "application/vnd.oci.image.layer.v1.tar+gzip";
+        let kind = |blob: &[u8]| match blob.get(..4) {
+            Some([0x28, 0xb5, 0x2f, 0xfd]) => "application/vnd.oci.image.layer.v1.tar+zstd",
+            _ => "application/vnd.oci.image.layer.v1.tar+gzip",
+        };
         let layers: Vec<_> = self
             .layers
             .iter()
-            .map(|blob| descriptor(gzip, blob))
+            .map(|blob| descriptor(kind(blob), blob))
             .collect();
         let config = descriptor("application/vnd.oci.image.config.v1+json", &self.config);
         let manifest = serde_json::json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers});

@@ -21,6 +21,7 @@ fn marks(store: &Path) -> Vec<String> {
     let marks = entries.filter(|entry| !entry.file_name().to_string_lossy().ends_with(".new"));
     marks
         .filter_map(|entry| fs::read_to_string(entry.path()).ok())
+        .map(|mark| mark.lines().next().unwrap_or_default().to_owned())
         .collect()
 }
 
