@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use gantry_isolation::spec::{Mount, SANDBOX_TARGET};
+use gantry_isolation::spec::{Mount, MountKind, SANDBOX_TARGET};
 use gantry_wire::agent::{HostVolume, Launch};
 
 /// Why a volume cannot be had.
@@ -58,11 +58,14 @@ fn mount(volume: &HostVolume, hide: &[PathBuf]) -> Result<Mount, VolumeProblem> 
         return Err(VolumeProblem::Hidden(volume.host_path.clone()));
     }
     Ok(Mount {
-        cover: covers(&source, hide),
-        source,
         // Joining an absolute path replaces the sandbox.
         target: Path::new(SANDBOX_TARGET).join(&volume.container_path),
         read_only: volume.read_only,
+        kind: MountKind::Bind {
+            cover: covers(&source, hide),
+            source,
+            recursive: true,
+        },
     })
 }
 
@@ -116,6 +119,13 @@ mod tests {
         Ok(mounts.into_iter().next().unwrap())
     }
 
+    fn covered(mount: &Mount) -> &[PathBuf] {
+        match &mount.kind {
+            MountKind::Bind { cover, .. } => cover,
+            _ => &[],
+        }
+    }
+
     #[test]
     fn volumes_lie_in_the_sandbox_unless_absolute() {
         let target = |inside: &str| resolved(Path::new("/"), inside, &[]).unwrap().target;
@@ -148,7 +158,7 @@ mod tests {
             assert!(error.contains("this node's own data"), "{name}: {error}");
         }
         let beside = resolved(&root.join("database"), "v", &hide).unwrap();
-        assert_eq!(beside.cover, Vec::<PathBuf>::new());
+        assert_eq!(covered(&beside), Vec::<PathBuf>::new());
         let error = resolved(&root.join("none"), "v", &hide).unwrap_err();
         assert!(error.contains("cannot be used: No such file"), "{error}");
     }
@@ -164,9 +174,9 @@ mod tests {
         let hide = [agent.clone(), other.clone(), node.clone()];
         for above in [Path::new("/"), &root] {
             let mount = resolved(above, "/v", &hide).unwrap();
-            assert_eq!(mount.cover, [node.clone(), other.clone()], "{above:?}");
+            assert_eq!(covered(&mount), [node.clone(), other.clone()], "{above:?}");
         }
         let mount = resolved(&node, "/v", std::slice::from_ref(&agent)).unwrap();
-        assert_eq!(mount.cover, [agent]);
+        assert_eq!(covered(&mount), [agent]);
     }
 }

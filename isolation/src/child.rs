@@ -9,6 +9,7 @@
 mod credentials;
 mod init;
 mod kernel_fs;
+mod mount;
 mod paths;
 mod root;
 mod user;
@@ -23,7 +24,7 @@ use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::Rlimit;
 
 use crate::plan::{Command, InRoot, Plan, Step};
-use crate::sys;
+use crate::sys::{self, mount_attr};
 use user::Identity;
 
 /// Where the failure pipe is.
@@ -131,6 +132,7 @@ struct Progress {
     dev: Option<OwnedFd>,
     empty: Option<OwnedFd>,
     volume: Option<OwnedFd>,
+    secrets: Option<OwnedFd>,
     cwd: Option<OwnedFd>,
     identity: Identity,
 }
@@ -141,7 +143,7 @@ fn needed(fd: &Option<OwnedFd>) -> Result<BorrowedFd<'_>, Errno> {
 }
 
 /// Runs the plan; never returns.
-pub(crate) fn run(plan: &Plan, handed: &Handed<'_>) -> ! {
+pub(crate) fn run(plan: &mut Plan, handed: &Handed<'_>) -> ! {
     if place_descriptors(handed).is_err() {
         sys::exit_now(125);
     }
@@ -152,12 +154,16 @@ pub(crate) fn run(plan: &Plan, handed: &Handed<'_>) -> ! {
     // A session of its own: no signal of a terminal or process group outside reaches it.
     let _ = rustix::process::setsid();
     let mut progress = Progress::default();
-    for (index, step) in plan.steps.iter().enumerate() {
+    for (index, step) in plan.steps.iter_mut().enumerate() {
         if let Err(fault) = take(step, &plan.command, &mut progress, handed.nofile) {
             let pipe = sys::adopt_fd(REPORT_FD);
             // Eight bytes fit a pipe; if the keeper is gone there is nobody to tell.
             let _ = rustix::io::write(&pipe, &report(index, fault));
             sys::exit_now(127);
+        }
+        // Our PID 1 stays a copy of this memory.
+        if let Step::Secret { content, .. } = step {
+            content.wipe();
         }
     }
     sys::exit_now(126)
@@ -202,25 +208,38 @@ fn take(
         Step::Overlay { lower, options } => {
             root::overlay(lower, options.as_deref(), &mut progress.root)
         }
-        Step::Tmpfs { at, size, mode } => root::tmpfs(needed(&progress.root)?, at, size, mode),
         Step::Hide(at) => root::hide(needed(&progress.root)?, at, &mut progress.empty),
         Step::EtcFile { name, content } => root::etc_file(needed(&progress.root)?, name, content),
-        Step::Volume {
-            source,
-            at,
-            read_only,
-        } => {
-            let made = root::volume(needed(&progress.root)?, source, at, *read_only)?;
-            progress.volume = Some(made);
+        Step::Mount(step) => {
+            progress.volume = Some(mount::make(needed(&progress.root)?, step)?);
             Ok(())
         }
         Step::Cover { within, .. } => {
             root::cover_below(needed(&progress.volume)?, within, &mut progress.empty)
         }
+        Step::Secrets { size } => {
+            progress.secrets = Some(mount::secrets(size)?);
+            Ok(())
+        }
+        Step::Secret { at, name, content } => {
+            let (root, secrets) = (needed(&progress.root)?, needed(&progress.secrets)?);
+            mount::secret(root, secrets, at, name, content.bytes())
+        }
+        Step::SecretOwner(names) => {
+            progress.identity.settle(&command.who);
+            let (uid, gid) = (progress.identity.uid(), progress.identity.gid());
+            mount::own_secrets(needed(&progress.secrets)?, names, uid, gid)
+        }
         Step::Proc => kernel_fs::proc(needed(&progress.root)?, &mut progress.proc),
         Step::Sys => kernel_fs::sys(needed(&progress.root)?, &mut progress.sys),
-        Step::Dev => kernel_fs::dev(needed(&progress.root)?, &mut progress.dev),
+        Step::Dev { shm } => kernel_fs::dev(needed(&progress.root)?, shm, &mut progress.dev),
         Step::Guard(guard) => kernel_fs::guard(guard, progress),
+        Step::Protect(at) => mount::protect(needed(&progress.root)?, at),
+        Step::Mask(at) => kernel_fs::mask(at, progress),
+        Step::ReadOnlyRoot => {
+            let root = needed(&progress.root)?;
+            Ok(sys::mount_setattr(root, mount_attr::RDONLY, false)?)
+        }
         Step::Cwd(path) => open_cwd(path, progress),
         Step::LookUpUser(who) => {
             progress.identity = user::look_up(needed(&progress.root)?, who)?;

@@ -7,16 +7,18 @@
 //! `pivot_root` through [`InRoot`], never by name.
 
 mod command;
+mod mount;
 mod path;
 mod step;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use command::{Command, Name, Who};
+pub(crate) use mount::{MountStep, Source};
 pub(crate) use path::InRoot;
 pub(crate) use step::Step;
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -24,9 +26,12 @@ use crate::caps::CapSet;
 use crate::cgroup::{Group, Hierarchies};
 use crate::keeper::{ExecSpec, Slot};
 use crate::spec::{
-    ContainerSpec, MAX_HOSTNAME_BYTES, Network, Root, SANDBOX_TARGET, SpecError, check_command,
+    ContainerSpec, DEFAULT_SHM_BYTES, MAX_HOSTNAME_BYTES, Network, Root, SANDBOX_TARGET, SpecError,
+    check_command,
 };
 
+/// Permissions of a native task's `/tmp` and `/run`.
+const HOST_TMP: [(&str, u32); 2] = [("/tmp", 0o1777), ("/run", 0o755)];
 /// Size of a native task's `/tmp` and `/run`, each; pages count against its memory limit.
 const HOST_TMP_BYTES: u64 = 1 << 30;
 /// `CAP_MKNOD`: withheld where no device controller would stop a made node from being opened.
@@ -142,8 +147,10 @@ pub(crate) fn container(
         Network::Namespace | Network::Of(_) => steps.push(Step::NetEnter),
     }
     root_steps(host, spec, slot, &mut steps)?;
-    volume_steps(spec, &mut steps)?;
-    kernel_file_systems(host, &mut steps);
+    mount::volumes(host, spec, &mut steps)?;
+    let shm = spec.shm_bytes.unwrap_or(DEFAULT_SHM_BYTES).to_string();
+    steps.extend([Step::Proc, Step::Sys, Step::Dev { shm: c(shm)? }]);
+    mount::guards(host, spec, &mut steps)?;
     let default_cwd = if spec.sandbox.is_some() {
         SANDBOX_TARGET
     } else {
@@ -154,6 +161,11 @@ pub(crate) fn container(
     let who = Who::new(&spec.user)?;
     if who.needs_lookup() {
         steps.push(Step::LookUpUser(who.clone()));
+    }
+    mount::secret_owner(&mut steps);
+    if spec.read_only_root {
+        // Nothing is made in it from here on.
+        steps.push(Step::ReadOnlyRoot);
     }
     // Late, so that a small share of CPU does not slow the set-up down, and before the host's trees
     // are out of sight.
@@ -242,13 +254,9 @@ fn root_steps(
         Root::Layers(layers) => steps.push(overlay(host, layers)?),
         Root::Host { hide } => {
             steps.push(overlay(host, &[PathBuf::from("/")])?);
-            for (path, mode) in [("/tmp", "1777"), ("/run", "0755")] {
-                let size = c(HOST_TMP_BYTES.to_string())?;
-                steps.push(Step::Tmpfs {
-                    at: InRoot::new(Path::new(path))?,
-                    size,
-                    mode: c(mode)?,
-                });
+            for (path, mode) in HOST_TMP {
+                let step = MountStep::tmpfs(Path::new(path), HOST_TMP_BYTES, mode, false)?;
+                steps.push(Step::Mount(step));
             }
             for path in hide {
                 steps.push(Step::Hide(InRoot::new(path)?));
@@ -270,67 +278,6 @@ fn root_steps(
 }
 
 fn overlay(host: &HostFacts, layers: &[PathBuf]) -> Result<Step, SpecError> {
-    let lower = layers
-        .iter()
-        .map(|path| c_path(path))
-        .collect::<Result<Vec<_>, _>>()?;
-    if host.layer_by_layer {
-        return Ok(Step::Overlay {
-            lower,
-            options: None,
-        });
-    }
-    // mount(2) takes one page of text in which ':', ',' and '\\' mean something.
-    let special = |b: &u8| matches!(b, b':' | b',' | b'\\');
-    if lower.iter().any(|path| path.as_bytes().iter().any(special)) {
-        return Err(SpecError::Character("a layer's path (for this kernel)"));
-    }
-    let joined = lower
-        .iter()
-        .map(CString::as_c_str)
-        .map(CStr::to_bytes)
-        .collect::<Vec<_>>()
-        .join(&b':');
-    let options = [
-        b"lowerdir=",
-        joined.as_slice(),
-        b",upperdir=upper,workdir=work",
-    ]
-    .concat();
-    Ok(Step::Overlay {
-        lower,
-        options: Some(c(options)?),
-    })
-}
-
-fn volume_steps(spec: &ContainerSpec, steps: &mut Vec<Step>) -> Result<(), SpecError> {
-    // First: a volume's target may lie in the sandbox.
-    if let Some(sandbox) = &spec.sandbox {
-        steps.push(Step::Volume {
-            source: c_path(sandbox)?,
-            at: InRoot::new(Path::new(SANDBOX_TARGET))?,
-            read_only: false,
-        });
-    }
-    for mount in &spec.mounts {
-        steps.push(Step::Volume {
-            source: c_path(&mount.source)?,
-            at: InRoot::new(&mount.target)?,
-            read_only: mount.read_only,
-        });
-        // At once: a later volume's mount point must not be made in what is covered.
-        for path in &mount.cover {
-            let within = path.strip_prefix(&mount.source).unwrap_or(path);
-            steps.push(Step::Cover {
-                path: c_path(path)?,
-                within: c_path(within)?,
-            });
-        }
-    }
-    Ok(())
-}
-
-fn kernel_file_systems(host: &HostFacts, steps: &mut Vec<Step>) {
-    steps.extend([Step::Proc, Step::Sys, Step::Dev]);
-    steps.extend(host.guarded.iter().cloned().map(Step::Guard));
+    let (lower, options) = mount::layers(host, layers, ",upperdir=upper,workdir=work")?;
+    Ok(Step::Overlay { lower, options })
 }

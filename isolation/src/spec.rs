@@ -4,6 +4,7 @@
 //! nothing on disk, since the keeper's child sees a missing file when it gets there and says so.
 //! Invariant: a checked spec holds only absolute host paths, no NUL bytes and bounded lists.
 
+mod device;
 mod error;
 mod exit;
 mod id;
@@ -13,16 +14,20 @@ mod limits;
 mod mount;
 mod namespaces;
 mod rlimit;
+mod secret;
 
+pub use device::{Access, Device, MAX_DEVICES};
 pub use error::SpecError;
 pub use exit::ExitStatus;
 pub use id::ContainerId;
 pub use ids::{Ids, MAX_GROUPS};
 pub use landlock::{Landlock, MAX_RULES};
 pub use limits::{HugePageLimit, IoLimit, Limits};
-pub use mount::Mount;
+pub use mount::{MAX_SECRET_BYTES, Mount, MountKind};
 pub use namespaces::{Namespaces, Network, Sharing, TimeOffsets};
 pub use rlimit::{RLIM_INFINITY, Resource, Rlimit};
+pub use secret::Secret;
+pub(crate) use secret::wipe;
 
 use std::path::{Component, Path, PathBuf};
 
@@ -41,6 +46,10 @@ pub const MAX_LAYER_PATH_BYTES: usize = 255;
 pub const MAX_MOUNTS: usize = 256;
 /// Paths covered in a native task's root, or in one volume.
 pub const MAX_HIDDEN: usize = 64;
+/// Paths that one container has masked, and read-only, each.
+pub const MAX_GUARDED: usize = 256;
+/// Size of `/dev/shm` where nothing is said; its pages count against the memory limit.
+pub const DEFAULT_SHM_BYTES: u64 = 64 << 20;
 /// `HOST_NAME_MAX` of Linux.
 pub const MAX_HOSTNAME_BYTES: usize = 64;
 /// The largest user or group number: the kernel takes `u32::MAX` to mean "leave as it is".
@@ -116,6 +125,23 @@ pub struct ContainerSpec {
     /// side sets the size. The output is then [`Output::Discard`].
     #[serde(default)]
     pub terminal: bool,
+    /// Whether the root file system cannot be written to; volumes, `/dev` and each tmpfs can.
+    #[serde(default)]
+    pub read_only_root: bool,
+    /// Paths inside that show nothing: an empty directory or an empty file. Those that are not
+    /// there are passed over. None: what Docker masks of `/proc` and `/sys`.
+    #[serde(default)]
+    pub masked_paths: Option<Vec<PathBuf>>,
+    /// Paths inside that cannot be written to, with everything below. Those that are not there are
+    /// passed over. None: what Docker protects of `/proc`.
+    #[serde(default)]
+    pub read_only_paths: Option<Vec<PathBuf>>,
+    /// Size of `/dev/shm`; None: [`DEFAULT_SHM_BYTES`].
+    #[serde(default)]
+    pub shm_bytes: Option<u64>,
+    /// Device nodes beside the standard ones.
+    #[serde(default)]
+    pub devices: Vec<Device>,
 }
 
 fn yes() -> bool {
@@ -150,6 +176,11 @@ impl ContainerSpec {
             no_new_privileges: true,
             landlock: None,
             terminal: false,
+            read_only_root: false,
+            masked_paths: None,
+            read_only_paths: None,
+            shm_bytes: None,
+            devices: Vec::new(),
         }
     }
 }
@@ -237,6 +268,14 @@ impl ContainerSpec {
         }
         self.limits.check()?;
         mount::check_all(&self.mounts)?;
+        device::check_all(&self.devices)?;
+        for paths in [&self.masked_paths, &self.read_only_paths] {
+            check_guarded(paths.as_deref().unwrap_or_default())?;
+        }
+        if self.shm_bytes == Some(0) {
+            // To the kernel it would mean no limit.
+            return Err(SpecError::Empty("the size of /dev/shm"));
+        }
         for file in [&self.files.hosts, &self.files.resolv_conf]
             .into_iter()
             .flatten()
@@ -268,6 +307,15 @@ impl ContainerSpec {
         self.landlock.as_ref().map_or(Ok(()), landlock::check)
     }
 
+    /// Overwrites its secrets, once something else holds them.
+    pub(crate) fn wipe_secrets(&mut self) {
+        for mount in &mut self.mounts {
+            if let MountKind::Secret { content } = &mut mount.kind {
+                content.wipe();
+            }
+        }
+    }
+
     fn check_root(&self) -> Result<(), SpecError> {
         match &self.root {
             Root::Host { hide } => {
@@ -275,22 +323,20 @@ impl ContainerSpec {
                 hide.iter()
                     .try_for_each(|path| host_path("hidden path", path))
             }
-            Root::Layers(layers) => {
-                if layers.is_empty() {
-                    return Err(SpecError::Empty("the list of layers"));
-                }
-                bound("layers", layers.len(), MAX_LAYERS)?;
-                layers.iter().try_for_each(|path| {
-                    host_path("layer", path)?;
-                    bound(
-                        "bytes of a layer's path",
-                        path.as_os_str().len(),
-                        MAX_LAYER_PATH_BYTES,
-                    )
-                })
-            }
+            Root::Layers(layers) => mount::check_layers(layers),
         }
     }
+}
+
+fn check_guarded(paths: &[PathBuf]) -> Result<(), SpecError> {
+    bound("masked or read-only paths", paths.len(), MAX_GUARDED)?;
+    paths.iter().try_for_each(|path| {
+        host_path("masked or read-only path", path)?;
+        if path.components().count() < 2 {
+            return Err(SpecError::WholeRoot(path.clone()));
+        }
+        Ok(())
+    })
 }
 
 /// Checks a command line and its environment.

@@ -163,10 +163,21 @@ pub(crate) mod mount_attr {
 
 /// Adds attributes to the mount that `mount` is the root of, and to those below when `recursive`.
 pub(crate) fn mount_setattr(mount: BorrowedFd<'_>, set: u64, recursive: bool) -> Result<(), Errno> {
+    mount_change(mount, set, 0, 0, recursive)
+}
+
+/// Adds and takes away attributes, and sets how mounts made below propagate unless that is 0.
+pub(crate) fn mount_change(
+    mount: BorrowedFd<'_>,
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    recursive: bool,
+) -> Result<(), Errno> {
     let attr = MountAttr {
         attr_set: set,
-        attr_clr: 0,
-        propagation: 0,
+        attr_clr: clear,
+        propagation,
         userns_fd: 0,
     };
     let recurse = if recursive { libc::AT_RECURSIVE } else { 0 };

@@ -13,9 +13,10 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, makedev, mkdirat, mknodat
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
 
+use super::mount::present;
 use super::root::{cover, new_mount};
 use super::{Fault, Progress, needed, paths};
-use crate::plan::{Guard, GuardBase, GuardHow};
+use crate::plan::{Guard, GuardBase, GuardHow, InRoot};
 use crate::sys::{self, mount_attr};
 
 const NOSUID: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID;
@@ -38,7 +39,7 @@ const LINKS: [(&CStr, &CStr); 5] = [
     (c"/proc/self/fd/2", c"stderr"),
     (c"pts/ptmx", c"ptmx"),
 ];
-/// Bound of `/dev` and `/dev/shm`, each; pages count against the container's memory limit.
+/// Bound of `/dev`; pages count against the container's memory limit.
 const DEV_SIZE: &CStr = c"67108864";
 
 /// Mounts `/proc` of this PID namespace.
@@ -61,7 +62,11 @@ pub(super) fn sys(root: BorrowedFd<'_>, made: &mut Option<OwnedFd>) -> Result<()
 }
 
 /// Mounts and fills `/dev`.
-pub(super) fn dev(root: BorrowedFd<'_>, made: &mut Option<OwnedFd>) -> Result<(), Fault> {
+pub(super) fn dev(
+    root: BorrowedFd<'_>,
+    shm_size: &CStr,
+    made: &mut Option<OwnedFd>,
+) -> Result<(), Fault> {
     let target = paths::own_dir(root, c"dev")?;
     let dev = new_mount(c"tmpfs", &[(c"mode", c"0755"), (c"size", DEV_SIZE)], NOEXEC)?;
     paths::attach(&dev, target)?;
@@ -81,7 +86,7 @@ pub(super) fn dev(root: BorrowedFd<'_>, made: &mut Option<OwnedFd>) -> Result<()
     // Group 5 is tty everywhere; ptmx must be usable by the container's own users.
     let pts: [(&CStr, &CStr); 3] = [(c"ptmxmode", c"0666"), (c"mode", c"0620"), (c"gid", c"5")];
     fill(&dev, c"pts", c"devpts", &pts, NOEXEC)?;
-    let shm: [(&CStr, &CStr); 2] = [(c"mode", c"1777"), (c"size", DEV_SIZE)];
+    let shm: [(&CStr, &CStr); 2] = [(c"mode", c"1777"), (c"size", shm_size)];
     fill(&dev, c"shm", c"tmpfs", &shm, STRICTEST)?;
     fill(&dev, c"mqueue", c"mqueue", &[], STRICTEST)?;
     *made = Some(dev);
@@ -123,16 +128,40 @@ pub(super) fn guard(guard: &Guard, progress: &mut Progress) -> Result<(), Fault>
     let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     match guard.how {
         GuardHow::MaskDir => cover(&target, &mut progress.empty),
-        GuardHow::MaskFile => {
-            // The node of our own tmpfs, which nothing but this process has reached yet
-            // (CVE-2025-31133 replaced it by a link).
-            let null = open_tree(needed(&progress.dev)?, c"null", clone)?;
-            Ok(paths::attach(null, target)?)
-        }
+        GuardHow::MaskFile => mask_file(&target, progress),
         GuardHow::ReadOnly => {
             let tree = open_tree(&target, c"", clone | OpenTreeFlags::AT_EMPTY_PATH)?;
             sys::mount_setattr(tree.as_fd(), mount_attr::RDONLY, false)?;
             Ok(paths::attach(tree, target)?)
         }
     }
+}
+
+/// Covers a file or directory of the root, wherever the root's links lead, if it is there.
+pub(super) fn mask(at: &InRoot, progress: &mut Progress) -> Result<(), Fault> {
+    let Some(target) = present(needed(&progress.root)?, at)? else {
+        return Ok(());
+    };
+    let found = FileType::from_raw_mode(rustix::fs::fstat(&target)?.st_mode);
+    if found.is_dir() {
+        cover(&target, &mut progress.empty)
+    } else {
+        mask_file(&target, progress)
+    }
+}
+
+/// Covers a file by the null device. The node is looked at by descriptor and then mounted by that
+/// descriptor, so nothing can stand in for it (CVE-2025-31133 replaced it by a link).
+fn mask_file(target: &OwnedFd, progress: &Progress) -> Result<(), Fault> {
+    let dev = needed(&progress.dev)?;
+    let null = paths::open(dev, c"null", OFlags::PATH, paths::STRICT)?;
+    let found = rustix::fs::fstat(&null)?;
+    let is_char = FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice;
+    if !is_char || found.st_rdev != makedev(1, 3) {
+        return Err(Errno::NODEV.into());
+    }
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    Ok(paths::attach(open_tree(&null, c"", clone)?, target)?)
 }

@@ -8,7 +8,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, move_mount};
 
@@ -83,6 +83,48 @@ fn make_parts(root: BorrowedFd<'_>, path: &InRoot, count: usize) -> Result<(), E
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno),
         }
+    }
+    Ok(())
+}
+
+/// Opens the place for a mount, making it when missing: a directory or a file. With `links` the
+/// root's symbolic links are followed, within the root; without, there may be none on the way.
+pub(super) fn mount_point(
+    root: BorrowedFd<'_>,
+    path: &InRoot,
+    dir: bool,
+    links: bool,
+) -> Result<OwnedFd, Errno> {
+    if !links {
+        // A link on the way is refused before anything is made behind it.
+        match open(root, &path.path, OFlags::PATH, STRICT) {
+            Ok(_) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    let made = if dir {
+        make_dirs(root, path)
+    } else {
+        make_file(root, path)
+    };
+    let made = if links {
+        made?
+    } else {
+        made.and_then(|_| open(root, &path.path, OFlags::PATH, STRICT))?
+    };
+    if !dir && FileType::from_raw_mode(rustix::fs::fstat(&made)?.st_mode).is_dir() {
+        // The kernel's own word, EINVAL, would not say what is wrong.
+        return Err(Errno::ISDIR);
+    }
+    Ok(made)
+}
+
+/// Writes all of it.
+pub(super) fn write_all(file: &OwnedFd, bytes: &[u8]) -> Result<(), Errno> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let written = rustix::io::write(file, rest)?;
+        rest = &rest[written..];
     }
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! The root file system: the overlay, what is mounted in it from the host, and the change of root.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags,
@@ -13,7 +13,6 @@ use rustix::mount::{
 
 use super::{Fault, paths};
 use crate::plan::InRoot;
-use crate::sys::{self, mount_attr};
 
 /// What every mount that holds data gets.
 const PLAIN: MountAttrFlags =
@@ -94,18 +93,6 @@ fn working_directory(buffer: &mut [u8; libc::PATH_MAX as usize]) -> Result<&CStr
     CStr::from_bytes_until_nul(buffer).map_err(|_| Errno::INVAL)
 }
 
-/// A fresh tmpfs.
-pub(super) fn tmpfs(
-    root: BorrowedFd<'_>,
-    at: &InRoot,
-    size: &CStr,
-    mode: &CStr,
-) -> Result<(), Fault> {
-    let target = paths::make_dirs(root, at)?;
-    let made = new_mount(c"tmpfs", &[(c"size", size), (c"mode", mode)], PLAIN)?;
-    Ok(paths::attach(made, target)?)
-}
-
 /// Covers a directory, if it is there, by the one empty read-only tmpfs that all share.
 pub(super) fn hide(
     root: BorrowedFd<'_>,
@@ -149,41 +136,7 @@ pub(super) fn etc_file(root: BorrowedFd<'_>, name: &CStr, content: &[u8]) -> Res
     }
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(&etc, name, flags, Mode::from_raw_mode(0o644))?;
-    let mut rest = content;
-    while !rest.is_empty() {
-        let written = rustix::io::write(&file, rest)?;
-        rest = &rest[written..];
-    }
-    Ok(())
-}
-
-/// Binds a host directory or file with everything mounted below it; never with devices or
-/// set-user-id programs. Whoever asked has looked at where the source leads, so no symbolic link is
-/// followed that may have come since. Gives the volume's root.
-pub(super) fn volume(
-    root: BorrowedFd<'_>,
-    source: &CStr,
-    at: &InRoot,
-    read_only: bool,
-) -> Result<OwnedFd, Fault> {
-    let unlinked = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let source = paths::open(CWD, source, OFlags::PATH, unlinked)?;
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_RECURSIVE
-        | OpenTreeFlags::AT_EMPTY_PATH;
-    let tree = open_tree(&source, c"", flags)?;
-    let read_only = if read_only { mount_attr::RDONLY } else { 0 };
-    let attributes = mount_attr::NOSUID | mount_attr::NODEV | read_only;
-    sys::mount_setattr(tree.as_fd(), attributes, true)?;
-    let is_dir = FileType::from_raw_mode(rustix::fs::fstat(&tree)?.st_mode).is_dir();
-    let target = if is_dir {
-        paths::make_dirs(root, at)?
-    } else {
-        paths::make_file(root, at)?
-    };
-    paths::attach(&tree, target)?;
-    Ok(tree)
+    Ok(paths::write_all(&file, content)?)
 }
 
 /// Covers a directory below a volume's root. One that is not there, or no longer by this way, is a

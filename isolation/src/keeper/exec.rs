@@ -102,7 +102,7 @@ pub(super) fn start(
             fds.len()
         )));
     };
-    let plan = plan::exec(facts, spec, &container.group).map_err(|e| refuse(e.to_string()))?;
+    let mut plan = plan::exec(facts, spec, &container.group).map_err(|e| refuse(e.to_string()))?;
     let (report, report_end) = message_pipe().map_err(failed("make a pipe"))?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let unified = match &container.group.unified {
@@ -122,7 +122,7 @@ pub(super) fn start(
     home.enter(container.pidfd.as_fd())?;
     let cloned = sys::clone3(clone_flags::PIDFD, unified.as_ref().map(AsFd::as_fd));
     if matches!(cloned, Ok(Cloned::Child)) {
-        child::run(&plan, &handed);
+        child::run(&mut plan, &handed);
     }
     // Should this fail, the next clone tries again and is refused until it works.
     if let Err(failure) = home.home() {

@@ -20,6 +20,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::protocol::{MAX_FDS, MAX_INLINE_BYTES, MAX_MESSAGE_BYTES};
+use crate::spec::wipe;
 
 const TAG_INLINE: u8 = b'J';
 const TAG_MEMFD: u8 = b'M';
@@ -201,14 +202,21 @@ pub(super) fn receive<M: DeserializeOwned>(
     if got.flags.contains(ReturnFlags::CTRUNC) {
         return Err(PacketError::TooManyFds(MAX_FDS + 1));
     }
-    match bytes[..got.bytes].split_first() {
-        Some((&TAG_INLINE, text)) => Ok(Some((serde_json::from_slice(text)?, fds))),
-        Some((&TAG_MEMFD, [])) if !fds.is_empty() => {
-            let text = read_memfd(fds.remove(0).as_fd())?;
-            Ok(Some((serde_json::from_slice(&text)?, fds)))
+    match bytes[..got.bytes].split_first_mut() {
+        Some((&mut TAG_INLINE, text)) => Ok(Some((parse(text)?, fds))),
+        Some((&mut TAG_MEMFD, [])) if !fds.is_empty() => {
+            let mut text = read_memfd(fds.remove(0).as_fd())?;
+            Ok(Some((parse(&mut text)?, fds)))
         }
         _ => Err(PacketError::Frame("unknown tag")),
     }
+}
+
+/// Reads a message and wipes its text, which may hold a secret.
+fn parse<M: DeserializeOwned>(text: &mut [u8]) -> Result<M, PacketError> {
+    let message = serde_json::from_slice(text);
+    wipe(text);
+    Ok(message?)
 }
 
 /// Reads a sealed memfd by position; anything else (a FIFO, a file that could block or change) is

@@ -53,14 +53,17 @@ pub(super) fn message_pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
 /// Clones the container's first process.
 pub(super) fn start(
     context: &Context<'_>,
-    spec: &ContainerSpec,
+    spec: &mut ContainerSpec,
     slot: Slot,
     fds: Vec<OwnedFd>,
 ) -> Result<Container, Failure> {
-    let (plan, group) = plan::container(context.facts, spec, &slot).map_err(|error| Failure {
-        step: "check the spec".to_owned(),
-        error: error.to_string(),
-    })?;
+    let (mut plan, group) =
+        plan::container(context.facts, spec, &slot).map_err(|error| Failure {
+            step: "check the spec".to_owned(),
+            error: error.to_string(),
+        })?;
+    // The child inherits a copy of everything here.
+    spec.wipe_secrets();
     let mut fds = fds.into_iter();
     let netns = match spec.network {
         Network::Namespace => Some(fds.next().ok_or_else(|| Failure {
@@ -104,7 +107,7 @@ pub(super) fn start(
         | new_net;
     let cloned = sys::clone3(flags, unified.as_ref().map(AsFd::as_fd));
     let (pid, pidfd) = match cloned {
-        Ok(Cloned::Child) => child::run(&plan, &handed),
+        Ok(Cloned::Child) => child::run(&mut plan, &handed),
         Ok(Cloned::Parent(pid, Some(pidfd))) => (pid, pidfd),
         Ok(Cloned::Parent(_, None)) => return Err(undo(&group, Errno::BADF)),
         Err(errno) => return Err(undo(&group, errno)),

@@ -3,8 +3,10 @@
 use std::ffi::CString;
 use std::fmt;
 
-use super::{Guard, GuardBase, GuardHow, InRoot, Who};
+use super::mount::show_layers;
+use super::{Guard, GuardBase, GuardHow, InRoot, MountStep, Who};
 use crate::caps::CapSet;
+use crate::spec::Secret;
 
 /// One step. Its `Display` is what a failure report says was being done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,15 +46,8 @@ pub(crate) enum Step {
         /// The whole option text, for kernels that do not take layers one by one.
         options: Option<CString>,
     },
-    /// A fresh tmpfs.
-    Tmpfs {
-        /// Where.
-        at: InRoot,
-        /// Bound in bytes.
-        size: CString,
-        /// Permissions, octal.
-        mode: CString,
-    },
+    /// Mount something.
+    Mount(MountStep),
     /// Cover a directory by an empty read-only one.
     Hide(InRoot),
     /// Write a file in `/etc`.
@@ -62,15 +57,22 @@ pub(crate) enum Step {
         /// Its content.
         content: Vec<u8>,
     },
-    /// Bind a host directory or file.
-    Volume {
-        /// On the host.
-        source: CString,
-        /// In the container.
-        at: InRoot,
-        /// Whether writing is denied.
-        read_only: bool,
+    /// Make the memory for all secrets.
+    Secrets {
+        /// Its bound in bytes.
+        size: CString,
     },
+    /// Make a secret and mount it, read-only.
+    Secret {
+        /// Where.
+        at: InRoot,
+        /// Its number, which names it among the secrets.
+        name: CString,
+        /// What is in it.
+        content: Secret,
+    },
+    /// Give the secrets of these numbers, all that there are, to the command's user.
+    SecretOwner(Vec<CString>),
     /// Cover a directory within the volume of the step before by an empty read-only one.
     Cover {
         /// On the host, as a person knows it.
@@ -83,9 +85,18 @@ pub(crate) enum Step {
     /// Mount `/sys`, read-only.
     Sys,
     /// Mount `/dev` with its nodes, `pts`, `shm` and `mqueue`.
-    Dev,
+    Dev {
+        /// Size of `shm` in bytes.
+        shm: CString,
+    },
     /// Cover or protect a path of the kernel's file systems.
     Guard(Guard),
+    /// Make a path of the root read-only with all below it, if it is there.
+    Protect(InRoot),
+    /// Cover a file or directory of the root by an empty one, if it is there.
+    Mask(InRoot),
+    /// Make the root itself read-only.
+    ReadOnlyRoot,
     /// Open the working directory, making it when missing.
     Cwd(InRoot),
     /// Find the user's and groups' numbers.
@@ -132,32 +143,26 @@ impl fmt::Display for Step {
             }
             Self::Overlay { lower, .. } => {
                 f.write_str("mount the root over ")?;
-                for (index, path) in lower.iter().enumerate() {
-                    let between = if index == 0 { "" } else { ":" };
-                    write!(f, "{between}{}", path.to_string_lossy())?;
-                }
-                Ok(())
+                show_layers(lower, f)
             }
-            Self::Tmpfs { at, size, .. } => {
-                write!(f, "mount tmpfs of {} bytes at {at}", size.to_string_lossy())
-            }
+            Self::Mount(step) => step.fmt(f),
             Self::Hide(at) => write!(f, "hide {at}"),
             Self::EtcFile { name, .. } => write!(f, "write /etc/{}", name.to_string_lossy()),
-            Self::Volume {
-                source,
-                at,
-                read_only,
-            } => {
-                let how = if *read_only { ", read-only" } else { "" };
-                write!(f, "mount {} at {at}{how}", source.to_string_lossy())
+            Self::Secrets { size } => {
+                write!(f, "make {} bytes for secrets", size.to_string_lossy())
             }
+            Self::Secret { at, .. } => write!(f, "mount a secret at {at}"),
+            Self::SecretOwner(_) => f.write_str("give the secrets to the user"),
             Self::Cover { path, .. } => {
                 write!(f, "cover {} in the volume", path.to_string_lossy())
             }
             Self::Proc => f.write_str("mount /proc"),
             Self::Sys => f.write_str("mount /sys"),
-            Self::Dev => f.write_str("mount /dev"),
+            Self::Dev { .. } => f.write_str("mount /dev"),
             Self::Guard(guard) => guard.fmt(f),
+            Self::Protect(at) => write!(f, "protect {at}"),
+            Self::Mask(at) => write!(f, "mask {at}"),
+            Self::ReadOnlyRoot => f.write_str("make the root read-only"),
             Self::Cwd(path) => write!(f, "open the working directory {path}"),
             Self::LookUpUser(who) => write!(f, "find user {who} in the container"),
             Self::Pivot => f.write_str("change the root"),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::spec::{ContainerId, Files, Limits, Mount, User};
+use crate::spec::{ContainerId, Files, Limits, Mount, MountKind, Secret, User};
 
 fn host() -> HostFacts {
     let tree = |name: &str| Some(PathBuf::from("/cg").join(name));
@@ -60,10 +60,13 @@ fn an_image_with_everything() {
         ..Limits::default()
     };
     spec.mounts = vec![Mount {
-        source: "/h".into(),
         target: "/data".into(),
         read_only: true,
-        cover: vec!["/h/gantry".into(), "/h/a/b".into()],
+        kind: MountKind::Bind {
+            source: "/h".into(),
+            cover: vec!["/h/gantry".into(), "/h/a/b".into()],
+            recursive: true,
+        },
     }];
     spec.files = Files {
         hosts: Some("127.0.0.1 localhost\n".to_owned()),
@@ -83,8 +86,8 @@ cover /h/a/b in the volume
 mount /proc
 mount /sys
 mount /dev
-mask /proc/kcore
 protect /proc/sys
+mask /proc/kcore
 open the working directory /mnt/mesos/sandbox
 find user web in the container
 make cgroup /cg/cpu/gantry-t/c1
@@ -157,12 +160,7 @@ fn the_image_cannot_choose_what_our_own_mounts_cover() {
     assert!(at("open the working directory") < at("change the root"));
     let mut bad = spec(Root::Layers(vec!["/l".into()]));
     for target in ["/proc/sys", "/dev", "/", "/a/../proc", "relative"] {
-        bad.mounts = vec![Mount {
-            source: "/h".into(),
-            target: target.into(),
-            read_only: false,
-            cover: Vec::new(),
-        }];
+        bad.mounts = vec![Mount::bind("/h", target, false)];
         assert!(container(&host(), &bad, &slot()).is_err(), "{target}");
     }
 }
@@ -184,4 +182,91 @@ fn an_older_kernel_gets_all_layers_in_one_text() {
         |step| matches!(step, Step::Overlay { options: Some(options), .. } if *options == text)
     ));
     assert!(container(&hosts, &spec(Root::Layers(vec!["/a,b".into()])), &slot()).is_err());
+}
+
+#[test]
+fn every_kind_of_mount_is_a_step_and_a_secret_is_never_shown() {
+    let mut spec = spec(Root::Layers(vec!["/l".into()]));
+    let mount = |target: &str, read_only, kind| Mount {
+        target: target.into(),
+        read_only,
+        kind,
+    };
+    let secret = |content: &str| MountKind::Secret {
+        content: Secret::new(content.as_bytes().to_vec()),
+    };
+    let image = |layers: &[&str]| MountKind::Image {
+        layers: layers.iter().map(PathBuf::from).collect(),
+    };
+    let tmpfs = MountKind::Tmpfs {
+        bytes: 4096,
+        mode: 0o1777,
+    };
+    spec.mounts = vec![
+        mount("/scratch", false, tmpfs),
+        mount("/key", false, secret("hunter2")),
+        mount("/one", false, image(&["/i/1"])),
+        mount("/two", false, image(&["/i/2", "/i/1"])),
+        mount("/other key", false, secret("swordfish")),
+    ];
+    spec.user = User::Name("web".to_owned());
+    spec.read_only_root = true;
+    spec.masked_paths = Some(vec!["/proc/keys".into(), "/data/x".into()]);
+    spec.read_only_paths = Some(vec!["/etc".into()]);
+    let (plan, _) = container(&host(), &spec, &slot()).unwrap();
+    let text = plan.to_string();
+    let from = text.find("mount tmpfs").unwrap();
+    let to = text.find("make cgroup").unwrap();
+    let golden = "\
+mount tmpfs of 4096 bytes at /scratch
+make 8192 bytes for secrets
+mount a secret at /key
+mount /i/1 at /one, read-only
+mount the layers /i/2:/i/1 at /two, read-only
+mount a secret at /other key
+mount /proc
+mount /sys
+mount /dev
+protect /etc
+mask /proc/keys
+mask /data/x
+open the working directory /
+find user web in the container
+give the secrets to the user
+make the root read-only
+";
+    assert_eq!(&text[from..to], golden);
+    let debug = format!("{plan:?} {spec:?}");
+    assert!(!debug.contains("hunter2") && !debug.contains("swordfish"));
+    assert!(!debug.contains(&format!("{:?}", b"hunter2")));
+}
+
+#[test]
+fn what_would_mean_no_limit_or_too_much_is_refused() {
+    let mut spec = spec(Root::Layers(vec!["/l".into()]));
+    let kinds = [
+        MountKind::Tmpfs { bytes: 0, mode: 0 },
+        MountKind::Tmpfs {
+            bytes: 1,
+            mode: 0o4755,
+        },
+        MountKind::Secret {
+            content: Secret::new(vec![0; crate::spec::MAX_SECRET_BYTES + 1]),
+        },
+        MountKind::Image { layers: Vec::new() },
+    ];
+    for kind in kinds {
+        spec.mounts = vec![Mount {
+            target: "/x".into(),
+            read_only: false,
+            kind,
+        }];
+        assert!(spec.check().is_err(), "{:?}", spec.mounts);
+    }
+    spec.mounts.clear();
+    spec.shm_bytes = Some(0);
+    assert!(spec.check().is_err());
+    spec.shm_bytes = None;
+    spec.masked_paths = Some(vec!["/".into()]);
+    assert!(spec.check().is_err());
 }

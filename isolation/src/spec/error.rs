@@ -42,6 +42,18 @@ pub enum SpecError {
         /// The volume's source.
         volume: PathBuf,
     },
+    /// Not permissions.
+    #[error("{0:o} are not permissions: the largest are 1777")]
+    Mode(u32),
+    /// A device where none can be.
+    #[error("no device may appear at {0:?}: only below /dev, outside its pts, shm and mqueue")]
+    DeviceTarget(PathBuf),
+    /// Not a way to use a device.
+    #[error("{0:?} is not a device's access: one to three letters of \"rwm\"")]
+    Access(String),
+    /// The whole root where only a part of it can be.
+    #[error("{0:?} cannot be masked or made read-only: it is the root")]
+    WholeRoot(PathBuf),
     /// Not an id of a user or group.
     #[error("{0} is not a user or group number: the largest is {MAX_USER}")]
     UserNumber(String),

@@ -50,12 +50,7 @@ fn links_on_the_way_stay_inside_the_root() {
     let target = PathBuf::from("/up")
         .join(victim.strip_prefix("/").unwrap())
         .join("deep");
-    spec.mounts = vec![Mount {
-        source: volume,
-        target,
-        read_only: false,
-        cover: Vec::new(),
-    }];
+    spec.mounts = vec![Mount::bind(volume, target, false)];
     // Inside, the way does not exist; it is either made there or refused.
     node.start(&spec);
     node.wait("an outcome", |event| match event {

@@ -1,6 +1,6 @@
 //! Volumes, files in /etc, and what of the kernel's file systems is covered.
 
-use gantry_isolation::spec::{Mount, Root};
+use gantry_isolation::spec::{Mount, MountKind, Root};
 
 use crate::node::{Node, id};
 
@@ -15,17 +15,11 @@ fn host_volumes_appear_read_write_or_read_only() {
         "cat /v/ro/f; echo x > /v/ro/g || echo denied; echo x > /v/rw/g && cat /one; \
          cat /run/late/f",
     );
-    let mount = |source: &std::path::Path, target: &str, read_only| Mount {
-        source: source.to_owned(),
-        target: target.into(),
-        read_only,
-        cover: Vec::new(),
-    };
     spec.mounts = vec![
-        mount(&data, "/v/ro", true),
-        mount(&data, "/v/rw", false),
-        mount(&data.join("f"), "/one", true),
-        mount(&data, "/run/late", true),
+        Mount::bind(&data, "/v/ro", true),
+        Mount::bind(&data, "/v/rw", false),
+        Mount::bind(data.join("f"), "/one", true),
+        Mount::bind(&data, "/run/late", true),
     ];
     let ended = node.run(&spec);
     assert_eq!(
@@ -39,12 +33,7 @@ fn host_volumes_appear_read_write_or_read_only() {
 fn a_volume_that_is_not_there_says_so() {
     let mut node = Node::new();
     let mut spec = node.shell("c1", "true");
-    spec.mounts = vec![Mount {
-        source: "/no/such".into(),
-        target: "/v".into(),
-        read_only: false,
-        cover: Vec::new(),
-    }];
+    spec.mounts = vec![Mount::bind("/no/such", "/v", false)];
     node.start(&spec);
     assert_eq!(
         node.start_failure("c1"),
@@ -109,10 +98,13 @@ fn covered(node: &mut Node, name: &str, root: Root) {
     let mut spec = node.spec(name, root, &["sh", "-c", script]);
     let (source, keep) = (node.dir.path().to_owned(), node.path("keep"));
     let mount = |target: &str| Mount {
-        source: source.clone(),
         target: target.into(),
         read_only: false,
-        cover: vec![keep.clone()],
+        kind: MountKind::Bind {
+            source: source.clone(),
+            cover: vec![keep.clone()],
+            recursive: true,
+        },
     };
     spec.mounts = vec![mount("/v")];
     let ended = node.run(&spec);
@@ -149,10 +141,13 @@ fn what_cannot_be_covered_fails_the_start() {
         ("link", "Too many levels of symbolic links"),
     ] {
         spec.mounts = vec![Mount {
-            source: volume.clone(),
             target: "/v".into(),
             read_only: false,
-            cover: vec![volume.join(name)],
+            kind: MountKind::Bind {
+                source: volume.clone(),
+                cover: vec![volume.join(name)],
+                recursive: true,
+            },
         }];
         node.start(&spec);
         let path = volume.join(name);
@@ -167,12 +162,7 @@ fn a_volume_follows_no_symbolic_link() {
     std::os::unix::fs::symlink(node.path("containers"), node.path("link")).unwrap();
     let mut spec = node.shell("c1", "true");
     for source in [node.path("link"), node.path("link/x")] {
-        spec.mounts = vec![Mount {
-            source,
-            target: "/v".into(),
-            read_only: false,
-            cover: Vec::new(),
-        }];
+        spec.mounts = vec![Mount::bind(source, "/v", false)];
         node.start(&spec);
         let words = node.start_failure("c1");
         let error = "at /v: Too many levels of symbolic links";

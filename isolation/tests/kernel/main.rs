@@ -6,6 +6,7 @@ mod attacks;
 mod exec;
 mod files;
 mod limits;
+mod mounts;
 mod namespaces;
 mod node;
 mod output;

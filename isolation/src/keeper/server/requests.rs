@@ -38,7 +38,7 @@ impl Keeper {
     /// Carries out one request.
     pub(super) fn answer(&mut self, client: u64, request: Request, fds: Vec<OwnedFd>) {
         match request {
-            Request::Start { spec } => self.start(client, &spec, fds),
+            Request::Start { mut spec } => self.start(client, &mut spec, fds),
             Request::Signal { id, signo, all } => {
                 if let Err(error) = self.signal(&id, signo, all) {
                     self.clients.send(client, &refusal("signal", &id, error));
@@ -65,7 +65,7 @@ impl Keeper {
         }
     }
 
-    fn start(&mut self, client: u64, spec: &ContainerSpec, fds: Vec<OwnedFd>) {
+    fn start(&mut self, client: u64, spec: &mut ContainerSpec, fds: Vec<OwnedFd>) {
         if let Some((_, container)) = self.containers.find(&spec.id) {
             let known = known_events(container);
             for event in known {
