@@ -3,7 +3,8 @@
 //! It decides what an image reference means, which bytes of a registry are believed (those whose
 //! digest matches, within stated bounds) and how a layer becomes a directory that overlayfs can
 //! stack, and what may be removed. It deliberately does not start, mount or delete anything that a
-//! container uses, and it keeps no credentials.
+//! container uses, and it writes no credentials
+//! anywhere.
 //!
 //! Invariants: nothing below `layers/` is ever a part of a layer; nothing is written outside of
 //! the store's directory, whatever a layer says; no input from a registry panics.
@@ -30,13 +31,14 @@ mod tarball;
 mod transport;
 mod unpack;
 
+pub use auth::credentials::{Credentials, CredentialsError};
 pub use config::{ConfigError, ImageConfig};
 pub use digest::{Digest, DigestError};
 pub use error::{PullError, PullFailure};
 pub use manifest::ManifestError;
 pub use progress::{LayerProgress, LayerState, Progress, ProgressFn};
 pub use reference::{DEFAULT_REGISTRY, Reference, ReferenceError};
-pub use registry::RegistryError;
+pub use registry::{Mirror, MirrorError, RegistryConfig, RegistryError};
 pub use store::collect::{Headroom, Prune, Report, StoreError};
 pub use store::list::{Details, Part, Summary};
 pub use store::uses::Hold;

@@ -119,7 +119,8 @@ impl Tracker {
             layer.state = state;
             match state {
                 LayerState::Present | LayerState::Done => layer.done_bytes = layer.total_bytes,
-                LayerState::Waiting | LayerState::Fetching => {}
+                // Begun, or begun anew.
+                LayerState::Waiting | LayerState::Fetching => layer.done_bytes = 0,
             }
         }
         self.report(inner, false);

@@ -10,17 +10,15 @@ use std::time::Duration;
 use futures_util::stream::{self, TryStreamExt};
 
 use crate::config::ParsedConfig;
-use crate::digest::Hasher;
 use crate::error::PullFailure;
-use crate::manifest::{Document, Layer, MAX_MANIFEST_BYTES, Manifest, Platform};
+use crate::manifest::{Blob, Document, Layer, MAX_MANIFEST_BYTES, Manifest, Platform};
 use crate::pipe::{self, Flow};
 use crate::progress::{LayerProgress, LayerState, Tracker};
-use crate::registry::Session;
+use crate::registry::{Session, Undelivered};
 use crate::stages;
 use crate::store::name::LayerName;
 use crate::store::uses::Hold;
 use crate::store::{self, Image, Inner, PullOptions, Store, store_error};
-use crate::transport::{Cause, Insecure};
 use crate::unpack::UnpackError;
 use crate::{Digest, Reference};
 
@@ -43,8 +41,7 @@ pub(crate) async fn pull(
     if !needs_registry && let Some(image) = store.local(reference).await {
         return Ok(image);
     }
-    let insecure = Insecure(&options.insecure_registries);
-    let session = Session::new(&inner.transport, reference, insecure)?;
+    let session = Session::open(&inner.registries, reference, &options).await?;
     let (digest, bytes, manifest) = resolve(&session, reference).await?;
     let config_bytes = session.document(manifest.config).await?;
     let config = store::parse_config(&config_bytes, &manifest)?;
@@ -146,7 +143,23 @@ impl Fetch<'_> {
         }
         // Never closed, so the error cannot come; and no permit would only mean less order.
         let _permit = self.inner.parallel.acquire().await.ok();
-        self.tracker.state(number, LayerState::Fetching);
+        loop {
+            self.tracker.state(number, LayerState::Fetching);
+            match self.fetch_and_unpack(number, layer, diff_id).await {
+                // A mirror that lies costs its share of the work, not the image.
+                Err(PullFailure::Layer { .. }) if self.session.blame_mirrors(layer.blob.digest) => {
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn fetch_and_unpack(
+        &self,
+        number: usize,
+        layer: Layer,
+        diff_id: Digest,
+    ) -> Result<(), PullFailure> {
         let (sender, reader) = pipe::network();
         let inner = Arc::clone(self.inner);
         // Joined below, after the sender is gone; if this future is dropped, the sender is too, and
@@ -182,11 +195,11 @@ impl Fetch<'_> {
         sender: &tokio::sync::mpsc::Sender<Flow<bytes::Bytes>>,
     ) -> Result<(), Option<PullFailure>> {
         let budget = Duration::from_secs(layer.blob.size_bytes / MIN_BYTES_PER_S)
-            .saturating_add(self.inner.transport.timeouts().document);
+            .saturating_add(self.inner.registries.timeouts().document);
         let body = self.body(number, layer, sender);
         match tokio::time::timeout(budget, body).await {
             Ok(result) => result,
-            Err(_) => Err(Some(self.session.unreachable(Cause::TimedOut).into())),
+            Err(_) => Err(Some(self.session.too_slow().into())),
         }
     }
 
@@ -196,54 +209,30 @@ impl Fetch<'_> {
         layer: Layer,
         sender: &tokio::sync::mpsc::Sender<Flow<bytes::Bytes>>,
     ) -> Result<(), Option<PullFailure>> {
-        let expected = layer.blob;
-        let wrong = |source| {
-            Some(PullFailure::Layer {
-                digest: expected.digest,
-                source,
-            })
-        };
-        let wrong_size = UnpackError::WrongSize {
-            expected_bytes: expected.size_bytes,
-        };
-        let mut response = self
-            .session
-            .blob(expected.digest)
-            .await
-            .map_err(|e| Some(e.into()))?;
-        if response
-            .content_length()
-            .is_some_and(|length| length != expected.size_bytes)
-        {
-            return Err(wrong(wrong_size));
-        }
-        let (mut hasher, mut received) = (Hasher::new(), 0_u64);
-        loop {
-            let chunk = response
-                .chunk()
-                .await
-                .map_err(|error| Some(self.session.broken(&error).into()))?;
-            let Some(chunk) = chunk else { break };
-            received = received.saturating_add(chunk.len() as u64);
-            if received > expected.size_bytes {
-                return Err(wrong(wrong_size));
-            }
-            hasher.update(&chunk);
+        let mut download = self.session.download(layer.blob);
+        let undelivered = |error| Some(failure(layer, error));
+        while let Some(chunk) = download.chunk().await.map_err(undelivered)? {
             self.tracker.received(number, chunk.len() as u64);
             sender.send(Flow::Data(chunk)).await.map_err(|_| None)?;
         }
-        if received != expected.size_bytes {
-            return Err(wrong(wrong_size));
-        }
-        let actual = hasher.finish();
-        if actual != expected.digest {
-            return Err(wrong(UnpackError::WrongDigest {
-                expected: expected.digest,
-                actual,
-            }));
-        }
         sender.send(Flow::End).await.map_err(|_| None)
     }
+}
+
+/// A blob that did not come, as the failure of its layer.
+fn failure(layer: Layer, error: Undelivered) -> PullFailure {
+    let Blob { digest, size_bytes } = layer.blob;
+    let source = match error {
+        Undelivered::Registry(error) => return error.into(),
+        Undelivered::WrongSize => UnpackError::WrongSize {
+            expected_bytes: size_bytes,
+        },
+        Undelivered::WrongDigest { actual } => UnpackError::WrongDigest {
+            expected: digest,
+            actual,
+        },
+    };
+    PullFailure::Layer { digest, source }
 }
 
 pub(crate) async fn blocking<T: Send + 'static>(

@@ -175,7 +175,7 @@ fn is_host_part(part: &str) -> bool {
         || part.bytes().any(|byte| byte.is_ascii_uppercase())
 }
 
-fn is_host(host: &str) -> bool {
+pub(crate) fn is_host(host: &str) -> bool {
     let (name, port) = match host.rsplit_once(':') {
         Some((name, port)) if !port.contains(']') => (name, Some(port)),
         _ => (host, None),
@@ -203,7 +203,7 @@ fn is_host_label(label: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
-fn is_repository(path: &str) -> bool {
+pub(crate) fn is_repository(path: &str) -> bool {
     path.len() <= MAX_NAME_LEN && path.split('/').all(is_component)
 }
 

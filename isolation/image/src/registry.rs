@@ -1,164 +1,126 @@
-//! The registry protocol, version 2: manifests by tag or digest and blobs by digest, anonymous or
-//! with a bearer token.
+//! The registry protocol, version 2: manifests by tag or digest and blobs by digest, from mirrors
+//! and from the registry itself.
 //!
-//! It decides when to ask for a token (once, on the first 401 and again when a token has run out),
-//! what each status means to a user, and how much of an answer is read. Documents are returned
-//! verified where a digest is known; blobs are streamed and verified by the caller.
+//! It decides in which order servers are asked, when one is given up for the rest of a pull, and
+//! that a tag is only believed from the registry or from a mirror that the operator says so of.
+//! Documents are returned verified where a digest is known; blobs are streamed and verified at
+//! their end ([`download`]). One server is spoken to in [`endpoint`], logins are made in [`login`].
 
-use reqwest::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE,
-};
-use reqwest::{Response, StatusCode, Url};
-use tokio::sync::Mutex;
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
 
-use crate::auth::{self, Challenge};
+use reqwest::{Response, Url};
+
+use self::endpoint::{Ask, Context, Endpoint, Served, unreachable};
+use crate::auth::keyring::Keyring;
+use crate::auth::token::Tokens;
 use crate::manifest::{self, Blob};
-use crate::transport::{Cause, Insecure, Transport, authority, cause};
+use crate::store::PullOptions;
+use crate::transport::{Cause, Reach, Timeouts, Transport};
 use crate::{Digest, Reference};
 
-const MAX_TOKEN_ANSWER_BYTES: u64 = 1 << 20;
+pub(crate) use self::download::{Download, Undelivered};
 
-/// Why a registry did not give what was asked for.
-#[derive(Debug, thiserror::Error)]
-pub enum RegistryError {
-    /// No usable answer at all.
-    #[error("registry {host} {cause}")]
-    Unreachable {
-        /// `host[:port]` that was spoken to.
-        host: String,
-        /// What happened.
-        cause: Cause,
-    },
-    /// The registry says 404.
-    #[error("{what} not found at {host}: check the name and the tag")]
-    NotFound {
-        /// `host[:port]`.
-        host: String,
-        /// Image or blob.
-        what: String,
-    },
-    /// The registry wants a login, or the token was not enough.
-    #[error(
-        "registry {host} does not let anyone read {repository} without a login, which this version of Gantry does not support yet (a repository that does not exist can look the same)"
-    )]
-    Unauthorized {
-        /// `host[:port]`.
-        host: String,
-        /// The repository.
-        repository: String,
-    },
-    /// The token endpoint's answer is of no use.
-    #[error("the token service {host} of the registry gave no token ({detail})")]
-    Token {
-        /// `host[:port]` of the token endpoint.
-        host: String,
-        /// What it answered.
-        detail: String,
-    },
-    /// The registry says 429.
-    #[error("registry {host} says that too many requests were made; try again later")]
-    TooMany {
-        /// `host[:port]`.
-        host: String,
-    },
-    /// Any other status.
-    #[error("registry {host} answered {status} for {what}")]
-    Status {
-        /// `host[:port]`.
-        host: String,
-        /// The status code.
-        status: u16,
-        /// What was asked for.
-        what: String,
-    },
-    /// The document is longer than it says or than is allowed.
-    #[error("registry {host} sent more than {max_bytes} bytes for {what}")]
-    TooLarge {
-        /// `host[:port]`.
-        host: String,
-        /// What was asked for.
-        what: String,
-        /// The bound.
-        max_bytes: u64,
-    },
-    /// The content is not what the digest says.
-    #[error(
-        "registry {host} sent wrong content for {what}: its digest is {actual}, not {expected}"
-    )]
-    WrongDigest {
-        /// `host[:port]`.
-        host: String,
-        /// What was asked for.
-        what: String,
-        /// What it should be.
-        expected: Digest,
-        /// What it is.
-        actual: Digest,
-    },
+pub use self::config::{Mirror, MirrorError, RegistryConfig};
+pub use self::error::RegistryError;
+
+mod config;
+mod download;
+mod endpoint;
+mod error;
+mod login;
+
+/// Most mirrors that are asked for one image.
+const MAX_MIRRORS: usize = 8;
+
+/// What this node knows about registries, for all pulls.
+pub(crate) struct Registries {
+    config: RegistryConfig,
+    transport: Transport,
+    tokens: Tokens,
 }
 
-impl RegistryError {
-    /// Whether the same request will most likely fail in the same way later.
-    pub(crate) fn is_permanent(&self) -> bool {
-        match self {
-            Self::NotFound { .. } | Self::Unauthorized { .. } => true,
-            Self::Unreachable { .. }
-            | Self::Token { .. }
-            | Self::TooMany { .. }
-            | Self::Status { .. }
-            | Self::TooLarge { .. }
-            | Self::WrongDigest { .. } => false,
+impl Registries {
+    pub(crate) fn new(timeouts: Timeouts, config: RegistryConfig) -> Self {
+        Self {
+            transport: Transport::new(timeouts, config.ca_dir.clone()),
+            tokens: Tokens::default(),
+            config,
         }
+    }
+
+    pub(crate) fn timeouts(&self) -> Timeouts {
+        self.transport.timeouts()
     }
 }
 
-/// One repository of one registry, for the time of one pull.
+/// One repository, for the time of one pull.
 pub(crate) struct Session<'a> {
-    transport: &'a Transport,
-    insecure: Insecure<'a>,
-    base: Url,
-    repository: &'a str,
-    token: Mutex<Option<HeaderValue>>,
-}
-
-/// A manifest or index as served.
-pub(crate) struct Served {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) content_type: Option<String>,
+    context: Context<'a>,
+    /// The mirrors in order, then the registry itself.
+    endpoints: Vec<Endpoint>,
+    /// Which mirrors gave bytes of which blob.
+    givers: Mutex<HashSet<(Digest, usize)>>,
 }
 
 impl<'a> Session<'a> {
-    pub(crate) fn new(
-        transport: &'a Transport,
-        reference: &'a Reference,
-        insecure: Insecure<'a>,
+    pub(crate) async fn open(
+        registries: &'a Registries,
+        reference: &Reference,
+        options: &PullOptions,
     ) -> Result<Self, RegistryError> {
-        let host = reference.api_host();
-        let text = format!("{}://{host}/v2/", insecure.scheme(host));
-        let base = Url::parse(&text).map_err(|error| RegistryError::Unreachable {
-            host: host.to_owned(),
-            cause: Cause::Broken(error.to_string()),
-        })?;
-        let repository = reference.repository();
-        Ok(Self {
-            transport,
+        let RegistryConfig {
+            mirrors,
             insecure,
-            base,
-            repository,
-            token: Mutex::new(None),
+            ca_dir: _,
+            credentials_file,
+            credential_programs,
+        } = &registries.config;
+        let insecure = insecure.iter().chain(&options.insecure_registries);
+        let context = Context {
+            registries,
+            reach: Reach::new(insecure.cloned()),
+            keyring: Keyring {
+                request: options.credentials.clone(),
+                node_file: credentials_file.clone(),
+                programs: credential_programs.clone(),
+            },
+        };
+        let mut endpoints = Vec::new();
+        let fitting = mirrors.iter().filter(|mirror| mirror.is_for(reference));
+        for Mirror { server, tags, .. } in fitting.take(MAX_MIRRORS) {
+            let repository = if server.path.is_empty() {
+                reference.repository().to_owned()
+            } else {
+                format!("{}/{}", server.path, reference.repository())
+            };
+            let base = base(&context, server.scheme, &server.host).await?;
+            endpoints.push(Endpoint {
+                is_mirror: true,
+                tags: *tags,
+                ..Endpoint::new(base, server.host.clone(), repository)
+            });
+        }
+        let base = base(&context, None, reference.api_host()).await?;
+        let (name, repository) = (reference.registry(), reference.repository());
+        endpoints.push(Endpoint::new(base, name.to_owned(), repository.to_owned()));
+        Ok(Self {
+            context,
+            endpoints,
+            givers: Mutex::default(),
         })
     }
 
     /// The manifest or index of a tag; its digest is checked against the registry's header.
     pub(crate) async fn manifest_by_tag(&self, tag: &str) -> Result<Served, RegistryError> {
-        let what = format!("image {}:{tag}", self.repository);
-        let path = format!("{}/manifests/{tag}", self.repository);
-        let response = self.get(&path, manifest::ACCEPT, &what).await?;
-        let named = response.headers().get("docker-content-digest");
-        let named = named
-            .and_then(|value| value.to_str().ok())
-            .and_then(|text| text.parse().ok());
-        self.served(response, &what, manifest::MAX_MANIFEST_BYTES, named)
+        let what = format!("image {}:{tag}", self.repository());
+        let ask = Ask {
+            path: &format!("manifests/{tag}"),
+            accept: manifest::ACCEPT,
+            from: None,
+            what: &what,
+        };
+        self.document_of(ask, manifest::MAX_MANIFEST_BYTES, None)
             .await
     }
 
@@ -168,234 +130,171 @@ impl<'a> Session<'a> {
         digest: Digest,
         max_bytes: u64,
     ) -> Result<Served, RegistryError> {
-        let what = format!("image {}@{digest}", self.repository);
-        let path = format!("{}/manifests/{digest}", self.repository);
-        let response = self.get(&path, manifest::ACCEPT, &what).await?;
-        self.served(response, &what, max_bytes, Some(digest)).await
+        let what = format!("image {}@{digest}", self.repository());
+        let ask = Ask {
+            path: &format!("manifests/{digest}"),
+            accept: manifest::ACCEPT,
+            from: None,
+            what: &what,
+        };
+        self.document_of(ask, max_bytes, Some(digest)).await
     }
 
     /// A small blob, whole and verified.
     pub(crate) async fn document(&self, blob: Blob) -> Result<Vec<u8>, RegistryError> {
-        let what = format!("blob {}", blob.digest);
-        let response = self.blob(blob.digest).await?;
-        let served = self
-            .served(response, &what, blob.size_bytes, Some(blob.digest))
-            .await?;
-        Ok(served.bytes)
+        let (path, what) = self.blob_words(blob.digest);
+        let ask = download::ask(&path, &what, None);
+        let served = self.document_of(ask, blob.size_bytes, Some(blob.digest));
+        Ok(served.await?.bytes)
     }
 
-    /// A blob's body, not yet read and not verified.
-    pub(crate) async fn blob(&self, digest: Digest) -> Result<Response, RegistryError> {
-        let path = format!("{}/blobs/{digest}", self.repository);
-        self.get(
-            &path,
-            "*/*",
-            &format!("blob {digest} of {}", self.repository),
-        )
-        .await
+    /// A blob as a stream.
+    pub(crate) fn download(&self, blob: Blob) -> Download<'_, 'a> {
+        Download::new(self, blob)
     }
 
-    /// The error for a body that broke off.
-    pub(crate) fn broken(&self, error: &reqwest::Error) -> RegistryError {
-        self.unreachable(cause(error))
-    }
-
-    pub(crate) fn unreachable(&self, cause: Cause) -> RegistryError {
-        RegistryError::Unreachable {
-            host: self.host(),
-            cause,
+    /// Gives up the mirrors that gave bytes of this blob, after its content was refused: whether
+    /// there were any, so that the rest can be asked.
+    pub(crate) fn blame_mirrors(&self, digest: Digest) -> bool {
+        let givers = self.givers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mirrors = givers.iter().filter(|(given, _)| *given == digest);
+        let mut found = false;
+        for endpoint in mirrors.filter_map(|(_, index)| self.endpoints.get(*index)) {
+            let reason = format!("mirror {} gave wrong content", endpoint.host());
+            found |= endpoint.down.set(reason).is_ok();
         }
+        found
     }
 
-    pub(crate) fn host(&self) -> String {
-        authority(&self.base)
+    /// The error for a stream that takes longer than anyone waits.
+    pub(crate) fn too_slow(&self) -> RegistryError {
+        unreachable((self.host_of(self.endpoints.len()), Cause::TimedOut))
     }
 
-    async fn served(
+    async fn document_of(
         &self,
-        response: Response,
-        what: &str,
+        ask: Ask<'_>,
         max_bytes: u64,
         digest: Option<Digest>,
     ) -> Result<Served, RegistryError> {
-        let content_type = content_type(response.headers());
-        let bytes = self.body(response, what, max_bytes).await?;
-        let actual = Digest::of(&bytes);
-        match digest {
-            Some(expected) if expected != actual => Err(RegistryError::WrongDigest {
-                host: self.host(),
-                what: what.to_owned(),
-                expected,
-                actual,
-            }),
-            _ => Ok(Served {
-                bytes,
-                content_type,
-            }),
-        }
-    }
-
-    async fn body(
-        &self,
-        mut response: Response,
-        what: &str,
-        max_bytes: u64,
-    ) -> Result<Vec<u8>, RegistryError> {
-        let read = async {
-            let mut bytes = Vec::new();
-            while let Some(chunk) = response
-                .chunk()
-                .await
-                .map_err(|error| self.broken(&error))?
-            {
-                bytes.extend_from_slice(&chunk);
-                if bytes.len() as u64 > max_bytes {
-                    let (host, what) = (self.host(), what.to_owned());
-                    return Err(RegistryError::TooLarge {
-                        host,
-                        what,
-                        max_bytes,
-                    });
-                }
+        let mut failures = Vec::new();
+        for (_, endpoint) in self.usable(digest.is_none()) {
+            let served = endpoint.document(&self.context, ask, max_bytes, digest);
+            match served.await {
+                Ok(served) => return Ok(served),
+                Err(error) => failures.push(endpoint.note(error)),
             }
-            Ok(bytes)
+        }
+        Err(self.everywhere(failures, ask.what))
+    }
+
+    /// A blob's body, whole or from a byte on, and the number of the endpoint that sends it.
+    async fn open_blob(
+        &self,
+        digest: Digest,
+        from: Option<u64>,
+    ) -> Result<(Response, usize), RegistryError> {
+        let (path, what) = self.blob_words(digest);
+        let mut failures = Vec::new();
+        for (number, endpoint) in self.usable(false) {
+            let ask = download::ask(&path, &what, from);
+            match endpoint.get(&self.context, ask).await {
+                Ok(response) => {
+                    if endpoint.is_mirror {
+                        let givers = self.givers.lock();
+                        let mut givers = givers.unwrap_or_else(PoisonError::into_inner);
+                        givers.insert((digest, number));
+                    }
+                    return Ok((response, number));
+                }
+                Err(error) => failures.push(endpoint.note(error)),
+            }
+        }
+        Err(self.everywhere(failures, &what))
+    }
+
+    fn blob_words(&self, digest: Digest) -> (String, String) {
+        let what = format!("blob {digest} of {}", self.repository());
+        (format!("blobs/{digest}"), what)
+    }
+
+    fn usable(&self, by_tag: bool) -> impl Iterator<Item = (usize, &Endpoint)> {
+        let fits = move |endpoint: &Endpoint| {
+            let is_believed = endpoint.tags || !by_tag;
+            !endpoint.is_mirror || (is_believed && endpoint.down.get().is_none())
         };
-        match tokio::time::timeout(self.transport.timeouts().document, read).await {
-            Ok(result) => result,
-            Err(_) => Err(self.unreachable(Cause::TimedOut)),
-        }
+        let all = self.endpoints.iter().enumerate();
+        all.filter(move |(_, endpoint)| fits(endpoint))
     }
 
-    /// One GET below `/v2/`, with one attempt to get a token if the registry asks for it.
-    async fn get(&self, path: &str, accept: &str, what: &str) -> Result<Response, RegistryError> {
-        let url = self
-            .base
-            .join(path)
-            .map_err(|error| self.unreachable(Cause::Broken(error.to_string())))?;
-        let used = self.token.lock().await.clone();
-        let response = self.send(&url, accept, used.clone()).await?;
-        if response.status() != StatusCode::UNAUTHORIZED {
-            return self.accept(response, what);
-        }
-        let token = self.renew(used, response.headers()).await?;
-        let response = self.send(&url, accept, Some(token)).await?;
-        self.accept(response, what)
-    }
-
-    async fn send(
-        &self,
-        url: &Url,
-        accept: &str,
-        token: Option<HeaderValue>,
-    ) -> Result<Response, RegistryError> {
-        let mut headers = HeaderMap::new();
-        if let Ok(accept) = HeaderValue::from_str(accept) {
-            headers.insert(ACCEPT, accept);
-        }
-        if let Some(token) = token {
-            headers.insert(AUTHORIZATION, token);
-        }
-        let sent = self.transport.get(url, &headers, self.insecure).await;
-        sent.map_err(|(host, cause)| RegistryError::Unreachable { host, cause })
-    }
-
-    fn accept(&self, response: Response, what: &str) -> Result<Response, RegistryError> {
-        let (host, what) = (authority(response.url()), what.to_owned());
-        match response.status().as_u16() {
-            200 => Ok(response),
-            401 | 403 => Err(self.unauthorized()),
-            404 => Err(RegistryError::NotFound {
-                host: self.host(),
-                what,
-            }),
-            429 => Err(RegistryError::TooMany { host }),
-            status => Err(RegistryError::Status { host, status, what }),
-        }
-    }
-
-    fn unauthorized(&self) -> RegistryError {
-        RegistryError::Unauthorized {
-            host: self.host(),
-            repository: self.repository.to_owned(),
-        }
-    }
-
-    /// A token other than `used`: another request may have fetched it meanwhile.
-    async fn renew(
-        &self,
-        used: Option<HeaderValue>,
-        refusal: &HeaderMap,
-    ) -> Result<HeaderValue, RegistryError> {
-        let mut token = self.token.lock().await;
-        if let Some(newer) = token.as_ref().filter(|held| used.as_ref() != Some(*held)) {
-            return Ok(newer.clone());
-        }
-        let challenges = refusal.get_all(WWW_AUTHENTICATE).iter();
-        let bearer = challenges
-            .filter_map(|value| value.to_str().ok())
-            .map(Challenge::parse)
-            .find_map(|challenge| match challenge {
-                Challenge::Bearer {
-                    realm,
-                    service,
-                    scope,
-                } => Some((realm, service, scope)),
-                Challenge::Basic | Challenge::Unknown => None,
-            });
-        let (realm, service, scope) = bearer.ok_or_else(|| self.unauthorized())?;
-        let fresh = self.fetch_token(&realm, service, scope).await?;
-        *token = Some(fresh.clone());
-        Ok(fresh)
-    }
-
-    async fn fetch_token(
-        &self,
-        realm: &str,
-        service: Option<String>,
-        scope: Option<String>,
-    ) -> Result<HeaderValue, RegistryError> {
-        let failed = |host: &str, detail: String| RegistryError::Token {
-            host: host.to_owned(),
-            detail,
+    /// The registry's own error, with what the mirrors said before.
+    fn everywhere(&self, mut failures: Vec<RegistryError>, what: &str) -> RegistryError {
+        // The registry itself is always asked, and last.
+        let Some(origin) = failures.pop() else {
+            let (host, what) = (self.host_of(self.endpoints.len()), what.to_owned());
+            return RegistryError::NotFound { host, what };
         };
-        let mut url = Url::parse(realm)
-            .map_err(|error| failed(&self.host(), format!("its address is not a URL: {error}")))?;
-        let host = authority(&url);
-        if self.base.scheme() == "https" && url.scheme() != "https" {
-            return Err(failed(&host, "its address is not https".into()));
+        let mirrors = self.endpoints.iter().filter_map(|mirror| mirror.down.get());
+        let mut said: Vec<String> = mirrors.cloned().collect();
+        for failure in failures {
+            let text = error::flat(&failure);
+            if !said.contains(&text) {
+                said.push(text);
+            }
         }
-        let scope = scope.unwrap_or_else(|| format!("repository:{}:pull", self.repository));
-        if let Some(service) = service {
-            url.query_pairs_mut().append_pair("service", &service);
+        if said.is_empty() {
+            return origin;
         }
-        url.query_pairs_mut().append_pair("scope", &scope);
-        let response = self.send(&url, "application/json", None).await?;
-        match response.status().as_u16() {
-            200 => {}
-            401 | 403 => return Err(self.unauthorized()),
-            status => return Err(failed(&host, format!("it answered {status}"))),
+        RegistryError::Everywhere {
+            origin: Box::new(origin),
+            mirrors: said,
         }
-        let body = self
-            .body(response, "a token", MAX_TOKEN_ANSWER_BYTES)
-            .await?;
-        let token = auth::token(&body)
-            .and_then(|token| HeaderValue::from_str(&format!("Bearer {token}")).ok())
-            .map(|mut value| {
-                value.set_sensitive(true);
-                value
-            });
-        token.ok_or_else(|| failed(&host, "its answer has none".into()))
+    }
+
+    /// Gives a mirror up for the rest of the pull; `false` if it is the registry itself.
+    fn leave(&self, endpoint: usize, error: &RegistryError) -> bool {
+        self.endpoints.get(endpoint).is_some_and(|endpoint| {
+            endpoint.is_mirror && endpoint.down.set(error::flat(error)).is_ok()
+        })
+    }
+
+    fn host_of(&self, endpoint: usize) -> String {
+        let endpoint = self.endpoints.get(endpoint).or(self.endpoints.last());
+        endpoint.map(Endpoint::host).unwrap_or_default()
+    }
+
+    fn repository(&self) -> &str {
+        let origin = self.endpoints.last();
+        origin.map_or("", |origin| origin.repository.as_str())
     }
 }
 
-/// The media type without parameters.
-fn content_type(headers: &HeaderMap) -> Option<String> {
-    let text = headers.get(CONTENT_TYPE)?.to_str().ok()?;
-    Some(
-        text.split(';')
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_ascii_lowercase(),
-    )
+impl Endpoint {
+    /// A mirror that is of no use for anything else either is not asked again in this pull.
+    fn note(&self, error: RegistryError) -> RegistryError {
+        if self.is_mirror {
+            tracing::info!(mirror = %self.host(), error = %error::flat(&error), "a mirror failed");
+            if error.is_the_servers() {
+                // Already given up by another request: the first reason stays.
+                let _ = self.down.set(error::flat(&error));
+            }
+        }
+        error
+    }
+}
+
+async fn base(
+    context: &Context<'_>,
+    scheme: Option<&'static str>,
+    host: &str,
+) -> Result<Url, RegistryError> {
+    let scheme = match scheme {
+        Some(scheme) => scheme,
+        None => {
+            let transport = &context.registries.transport;
+            transport.scheme(host, &context.reach).await
+        }
+    };
+    Url::parse(&format!("{scheme}://{host}/v2/"))
+        .map_err(|error| unreachable((host.to_owned(), Cause::Broken(error.to_string()))))
 }

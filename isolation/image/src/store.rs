@@ -35,9 +35,10 @@ use crate::config::ParsedConfig;
 use crate::error::{PullError, PullFailure};
 use crate::manifest::{Document, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, Manifest, Platform};
 use crate::progress::ProgressFn;
-use crate::transport::{Timeouts, Transport};
+use crate::registry::{Registries, RegistryConfig};
+use crate::transport::Timeouts;
 use crate::unpack::Limits;
-use crate::{Digest, ImageConfig, Reference};
+use crate::{Credentials, Digest, ImageConfig, Reference};
 
 use self::index::Index;
 use self::layers::Layers;
@@ -67,19 +68,21 @@ pub(crate) struct Inner {
     pub(crate) layers: Layers,
     pub(crate) pulls: Locks<String>,
     pub(crate) parallel: tokio::sync::Semaphore,
-    pub(crate) transport: Transport,
+    pub(crate) registries: Registries,
     pub(crate) limits: Limits,
     collecting: Mutex<()>,
     _lock: File,
 }
 
 /// What can be tuned.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct StoreConfig {
     /// How long to wait for registries.
     pub timeouts: Timeouts,
     /// How large a layer may become.
     pub limits: Limits,
+    /// Mirrors, certificates, credentials: how this node speaks to registries.
+    pub registry: RegistryConfig,
 }
 
 /// How to pull.
@@ -87,8 +90,11 @@ pub struct StoreConfig {
 pub struct PullOptions {
     /// Ask the registry what the tag means even if the image is here. (A digest never changes.)
     pub force: bool,
-    /// `host` or `host:port` of registries that may be spoken to over plain HTTP; loopback always may.
+    /// `host` or `host:port` of registries that may be spoken to over plain HTTP, besides those of
+    /// [`RegistryConfig`]; loopback always may.
     pub insecure_registries: Vec<String>,
+    /// Logins of whoever asks for the image; they count before the node's own.
+    pub credentials: Credentials,
     /// Told how far it is; not called when nothing has to be fetched from a registry.
     pub progress: Option<ProgressFn>,
 }
@@ -162,7 +168,7 @@ impl Store {
             layers,
             pulls: Locks::default(),
             parallel: tokio::sync::Semaphore::new(MAX_PARALLEL_LAYERS),
-            transport: Transport::new(config.timeouts),
+            registries: Registries::new(config.timeouts, config.registry),
             limits: config.limits,
             collecting: Mutex::default(),
             _lock: lock,
