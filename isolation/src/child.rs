@@ -233,6 +233,12 @@ fn take(
         Step::Proc => kernel_fs::proc(needed(&progress.root)?, &mut progress.proc),
         Step::Sys => kernel_fs::sys(needed(&progress.root)?, &mut progress.sys),
         Step::Dev { shm } => kernel_fs::dev(needed(&progress.root)?, shm, &mut progress.dev),
+        Step::Device {
+            at,
+            kind,
+            major,
+            minor,
+        } => kernel_fs::device(needed(&progress.dev)?, at, *kind, (*major, *minor)),
         Step::Guard(guard) => kernel_fs::guard(guard, progress),
         Step::Protect(at) => mount::protect(needed(&progress.root)?, at),
         Step::Mask(at) => kernel_fs::mask(at, progress),
@@ -282,10 +288,20 @@ fn loopback() -> Result<(), Fault> {
     Ok(sys::loopback_up(socket.as_fd())?)
 }
 
+/// Writes a file of procfs, and of nothing that was put in its place (CVE-2025-52881).
+fn write_proc(path: &CStr, text: &[u8]) -> Result<(), Fault> {
+    let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    if rustix::fs::fstatfs(&file)?.f_type != rustix::fs::PROC_SUPER_MAGIC {
+        return Err(Errno::XDEV.into());
+    }
+    rustix::io::write(&file, text)?;
+    Ok(())
+}
+
 /// Echo sockets instead of raw ones (icmp(7)). Only a convenience: where the kernel has no such
 /// knob, or a container around us made it read-only, ping is what does without.
 fn allow_ping() -> Result<(), Fault> {
-    match write_file(c"/proc/sys/net/ipv4/ping_group_range", b"0 2147483647") {
+    match write_proc(c"/proc/sys/net/ipv4/ping_group_range", b"0 2147483647") {
         Err(Fault::Errno(Errno::NOENT | Errno::ROFS | Errno::ACCESS)) => Ok(()),
         done => done,
     }

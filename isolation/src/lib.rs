@@ -13,5 +13,6 @@ pub mod reap;
 pub mod spec;
 
 mod child;
+mod device;
 mod plan;
 mod sys;

@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 use crate::caps::CapSet;
 use crate::cgroup::{Group, Hierarchies};
+use crate::device::Node;
 use crate::keeper::{ExecSpec, Slot};
 use crate::spec::{
     ContainerSpec, DEFAULT_SHM_BYTES, MAX_HOSTNAME_BYTES, Network, Root, SANDBOX_TARGET, SpecError,
@@ -128,7 +129,7 @@ fn c_path(path: &Path) -> Result<CString, SpecError> {
     c(path.as_os_str().as_encoded_bytes())
 }
 
-/// The plan of a container and the groups it lives in.
+/// The plan of a container and the groups it lives in; `devices` are those of the spec, found.
 ///
 /// # Errors
 /// The spec is not well formed.
@@ -136,6 +137,7 @@ pub(crate) fn container(
     host: &HostFacts,
     spec: &ContainerSpec,
     slot: &Slot,
+    devices: &[Node],
 ) -> Result<(Plan, Group), SpecError> {
     spec.check()?;
     let id = spec.id.as_str();
@@ -150,6 +152,9 @@ pub(crate) fn container(
     mount::volumes(host, spec, &mut steps)?;
     let shm = spec.shm_bytes.unwrap_or(DEFAULT_SHM_BYTES).to_string();
     steps.extend([Step::Proc, Step::Sys, Step::Dev { shm: c(shm)? }]);
+    for node in devices {
+        steps.push(device(node)?);
+    }
     mount::guards(host, spec, &mut steps)?;
     let default_cwd = if spec.sandbox.is_some() {
         SANDBOX_TARGET
@@ -275,6 +280,16 @@ fn root_steps(
         }
     }
     Ok(())
+}
+
+fn device(node: &Node) -> Result<Step, SpecError> {
+    let below = node.target.strip_prefix("/dev").unwrap_or(&node.target);
+    Ok(Step::Device {
+        at: InRoot::new(below)?,
+        kind: node.kind,
+        major: node.major,
+        minor: node.minor,
+    })
 }
 
 fn overlay(host: &HostFacts, layers: &[PathBuf]) -> Result<Step, SpecError> {

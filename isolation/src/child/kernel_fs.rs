@@ -93,6 +93,20 @@ pub(super) fn dev(
     Ok(())
 }
 
+/// Makes a device in our own `/dev`, which nothing but this process has reached yet. Whoever is in
+/// the container may use it: that it is there is the permission, and the device controller holds to
+/// what was allowed.
+pub(super) fn device(
+    dev: BorrowedFd<'_>,
+    at: &InRoot,
+    kind: FileType,
+    (major, minor): (u32, u32),
+) -> Result<(), Fault> {
+    let (name, parent) = paths::make_parent(dev, at)?;
+    let mode = Mode::from_raw_mode(0o666);
+    Ok(mknodat(parent, name, kind, mode, makedev(major, minor))?)
+}
+
 fn fill(
     dev: &OwnedFd,
     name: &CStr,

@@ -66,14 +66,23 @@ pub(super) fn make_file(root: BorrowedFd<'_>, path: &InRoot) -> Result<OwnedFd, 
         Err(Errno::NOENT) => {}
         done => return done,
     }
+    let (name, parent) = make_parent(root, path)?;
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644))?;
+    open(root, &path.path, OFlags::PATH, WITHIN)
+}
+
+/// Opens the directory that `path` is in, making it and those above when missing; with the name of
+/// `path` in it.
+pub(super) fn make_parent<'a>(
+    root: BorrowedFd<'_>,
+    path: &'a InRoot,
+) -> Result<(&'a CStr, OwnedFd), Errno> {
     let Some((last, above)) = path.parts.split_last() else {
         return Err(Errno::ISDIR);
     };
     make_parts(root, path, above.len())?;
-    let parent = open(root, &last.parent, DIR, WITHIN)?;
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(&parent, &last.name, flags, Mode::from_raw_mode(0o644))?;
-    open(root, &path.path, OFlags::PATH, WITHIN)
+    Ok((&last.name, open(root, &last.parent, DIR, WITHIN)?))
 }
 
 fn make_parts(root: BorrowedFd<'_>, path: &InRoot, count: usize) -> Result<(), Errno> {

@@ -17,6 +17,7 @@ use super::container::{Container, Failure, Phase, Setup};
 use super::output::{Pump, Rotation, open_dir};
 use crate::cgroup::{Group, remove_group};
 use crate::child::{self, Handed};
+use crate::device::{self, DeviceError};
 use crate::plan::{self, HostFacts};
 use crate::spec::{ContainerSpec, Network, Output};
 use crate::sys::{self, Cloned, clone_flags};
@@ -43,6 +44,18 @@ fn failed(step: &str) -> impl FnOnce(Errno) -> Failure {
     }
 }
 
+fn missing(error: DeviceError) -> Failure {
+    match error {
+        DeviceError::Open { path, source } => {
+            failed(&format!("find the device {}", path.display()))(source)
+        }
+        DeviceError::NotADevice(path) => Failure {
+            step: format!("find the device {}", path.display()),
+            error: "neither a character nor a block device".to_owned(),
+        },
+    }
+}
+
 /// A pipe whose read end does not block, for short messages.
 pub(super) fn message_pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -57,11 +70,12 @@ pub(super) fn start(
     slot: Slot,
     fds: Vec<OwnedFd>,
 ) -> Result<Container, Failure> {
-    let (mut plan, group) =
-        plan::container(context.facts, spec, &slot).map_err(|error| Failure {
-            step: "check the spec".to_owned(),
-            error: error.to_string(),
-        })?;
+    let devices = device::find(&spec.devices).map_err(missing)?;
+    let planned = plan::container(context.facts, spec, &slot, &devices);
+    let (mut plan, group) = planned.map_err(|error| Failure {
+        step: "check the spec".to_owned(),
+        error: error.to_string(),
+    })?;
     // The child inherits a copy of everything here.
     spec.wipe_secrets();
     let mut fds = fds.into_iter();

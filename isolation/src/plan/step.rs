@@ -3,6 +3,8 @@
 use std::ffi::CString;
 use std::fmt;
 
+use rustix::fs::FileType;
+
 use super::mount::show_layers;
 use super::{Guard, GuardBase, GuardHow, InRoot, MountStep, Who};
 use crate::caps::CapSet;
@@ -89,6 +91,17 @@ pub(crate) enum Step {
         /// Size of `shm` in bytes.
         shm: CString,
     },
+    /// Make a device in `/dev`.
+    Device {
+        /// Below `/dev`.
+        at: InRoot,
+        /// Block or character device.
+        kind: FileType,
+        /// Number of the driver.
+        major: u32,
+        /// Number within the driver.
+        minor: u32,
+    },
     /// Cover or protect a path of the kernel's file systems.
     Guard(Guard),
     /// Make a path of the root read-only with all below it, if it is there.
@@ -159,6 +172,7 @@ impl fmt::Display for Step {
             Self::Proc => f.write_str("mount /proc"),
             Self::Sys => f.write_str("mount /sys"),
             Self::Dev { .. } => f.write_str("mount /dev"),
+            Self::Device { at, .. } => write!(f, "make the device /dev{at}"),
             Self::Guard(guard) => guard.fmt(f),
             Self::Protect(at) => write!(f, "protect {at}"),
             Self::Mask(at) => write!(f, "mask {at}"),

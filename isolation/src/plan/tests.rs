@@ -72,7 +72,7 @@ fn an_image_with_everything() {
         hosts: Some("127.0.0.1 localhost\n".to_owned()),
         resolv_conf: None,
     };
-    let (plan, _) = container(&host(), &spec, &slot()).unwrap();
+    let (plan, _) = container(&host(), &spec, &slot(), &[]).unwrap();
     let golden = "\
 enter the network namespace
 detach from the host's mounts
@@ -118,7 +118,7 @@ fn a_native_command_sees_the_host_without_our_data() {
         hide: vec!["/var/gantry".into()],
     });
     spec.init = false;
-    let (plan, _) = container(&host(), &spec, &slot()).unwrap();
+    let (plan, _) = container(&host(), &spec, &slot(), &[]).unwrap();
     let text = plan.to_string();
     let from = text.find("detach from").unwrap();
     let to = text.find("mount /proc").unwrap();
@@ -146,14 +146,21 @@ fn without_a_device_controller_no_node_can_be_made() {
         },
         ..host()
     };
-    let (plan, group) = container(&hosts, &spec(Root::Layers(vec!["/l".into()])), &slot()).unwrap();
+    let (plan, group) =
+        container(&hosts, &spec(Root::Layers(vec!["/l".into()])), &slot(), &[]).unwrap();
     assert!(plan.to_string().contains("drop privileges to 0xa00405fb"));
     assert!(group.join.is_empty());
 }
 
 #[test]
 fn the_image_cannot_choose_what_our_own_mounts_cover() {
-    let (plan, _) = container(&host(), &spec(Root::Layers(vec!["/l".into()])), &slot()).unwrap();
+    let (plan, _) = container(
+        &host(),
+        &spec(Root::Layers(vec!["/l".into()])),
+        &slot(),
+        &[],
+    )
+    .unwrap();
     let text = plan.to_string();
     let at = |what: &str| text.find(what).unwrap();
     assert!(at("mount the root") < at("mount /proc"));
@@ -161,7 +168,7 @@ fn the_image_cannot_choose_what_our_own_mounts_cover() {
     let mut bad = spec(Root::Layers(vec!["/l".into()]));
     for target in ["/proc/sys", "/dev", "/", "/a/../proc", "relative"] {
         bad.mounts = vec![Mount::bind("/h", target, false)];
-        assert!(container(&host(), &bad, &slot()).is_err(), "{target}");
+        assert!(container(&host(), &bad, &slot(), &[]).is_err(), "{target}");
     }
 }
 
@@ -175,13 +182,22 @@ fn an_older_kernel_gets_all_layers_in_one_text() {
         &hosts,
         &spec(Root::Layers(vec!["/b".into(), "/a".into()])),
         &slot(),
+        &[],
     )
     .unwrap();
     let text = c("lowerdir=/b:/a,upperdir=upper,workdir=work").unwrap();
     assert!(plan.steps.iter().any(
         |step| matches!(step, Step::Overlay { options: Some(options), .. } if *options == text)
     ));
-    assert!(container(&hosts, &spec(Root::Layers(vec!["/a,b".into()])), &slot()).is_err());
+    assert!(
+        container(
+            &hosts,
+            &spec(Root::Layers(vec!["/a,b".into()])),
+            &slot(),
+            &[]
+        )
+        .is_err()
+    );
 }
 
 #[test]
@@ -213,7 +229,7 @@ fn every_kind_of_mount_is_a_step_and_a_secret_is_never_shown() {
     spec.read_only_root = true;
     spec.masked_paths = Some(vec!["/proc/keys".into(), "/data/x".into()]);
     spec.read_only_paths = Some(vec!["/etc".into()]);
-    let (plan, _) = container(&host(), &spec, &slot()).unwrap();
+    let (plan, _) = container(&host(), &spec, &slot(), &[]).unwrap();
     let text = plan.to_string();
     let from = text.find("mount tmpfs").unwrap();
     let to = text.find("make cgroup").unwrap();
