@@ -32,6 +32,57 @@ const DEFAULT: [(&str, u32); 13] = [
     ("CAP_SETFCAP", 31),
 ];
 
+/// Every capability; the index is the kernel's number (`linux/capability.h`).
+const NAMES: [&str; LAST_CAP as usize + 1] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_ADMIN",
+    "CAP_NET_RAW",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_MKNOD",
+    "CAP_LEASE",
+    "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MAC_ADMIN",
+    "CAP_SYSLOG",
+    "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ",
+    "CAP_PERFMON",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+];
+
+/// The number of a capability by its name, such as `CAP_SYS_ADMIN`.
+pub fn number(name: &str) -> Option<u32> {
+    let index = NAMES.iter().position(|known| *known == name)?;
+    u32::try_from(index).ok()
+}
+
 /// The stated default set: Docker's without `CAP_NET_RAW`.
 pub fn default_set() -> CapSet {
     CapSet(
@@ -66,6 +117,18 @@ impl CapSet {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_at_their_numbers() {
+        for (name, at) in DEFAULT
+            .into_iter()
+            .chain([("CAP_SYS_ADMIN", 21), ("CAP_BPF", 39)])
+        {
+            assert_eq!(number(name), Some(at), "{name}");
+        }
+        assert_eq!(number("CAP_CHECKPOINT_RESTORE"), Some(LAST_CAP));
+        assert_eq!(number("SYS_ADMIN"), None);
+    }
 
     #[test]
     fn the_default_is_dockers_mask_without_raw_sockets() {

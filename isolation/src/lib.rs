@@ -10,6 +10,7 @@ pub mod caps;
 pub mod cgroup;
 pub mod keeper;
 pub mod reap;
+pub mod seccomp;
 pub mod spec;
 
 mod child;

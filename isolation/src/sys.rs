@@ -339,6 +339,32 @@ pub(crate) fn join_new_session_keyring() -> Result<(), Errno> {
     check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name) })
 }
 
+/// Puts a seccomp filter on this thread, for good; `flags` are `SECCOMP_FILTER_FLAG_*` but those
+/// for listeners. Needs `no_new_privs`, or CAP_SYS_ADMIN in the thread's user namespace.
+#[expect(dead_code, reason = "the child's step that loads a filter comes next")]
+pub(crate) fn seccomp_load(filter: &[libc::sock_filter], flags: u32) -> Result<(), Errno> {
+    let program = libc::sock_fprog {
+        len: u16::try_from(filter.len()).map_err(|_| Errno::INVAL)?,
+        filter: filter.as_ptr().cast_mut(),
+    };
+    // SAFETY: `program` holds the address and length of a live slice; the kernel copies it and
+    // writes nothing there.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            flags,
+            &raw const program,
+        )
+    };
+    // With FLAG_TSYNC a positive answer is a thread that could not follow.
+    if done > 0 {
+        Err(Errno::SRCH)
+    } else {
+        check(done)
+    }
+}
+
 /// Leaves at once, running nothing.
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: _exit(2) does not return and runs no handlers.
