@@ -4,7 +4,10 @@
 //! This file only picks the suite; each suite is a file. The hidden first argument `keeper` makes
 //! this program the keeper that the suites start.
 
+mod idle;
+mod keeper;
 mod report;
+mod root;
 mod start;
 
 use std::path::PathBuf;
@@ -18,22 +21,42 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// What is measured.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Suite {
-    /// Start to exit of a container.
+    /// Start to exit of a container, execs and stops.
     Start,
+    /// What containers that wait cost.
+    Idle,
 }
 
 /// Measures Gantry beside its peers.
 #[derive(Debug, Parser)]
 #[command(name = "gantry-bench")]
-struct Options {
+pub(crate) struct Options {
     /// Which suite.
     suite: Suite,
     /// Tiny inputs: shows that the suite works, not how fast anything is.
     #[arg(long)]
     quick: bool,
+    /// Only subjects whose name begins so; for profiling one of them.
+    #[arg(long, value_name = "NAME", default_value = "")]
+    only: String,
+    /// Only cases whose name begins so.
+    #[arg(long, value_name = "NAME", default_value = "")]
+    case: String,
     /// Also write the results there, as one JSON object.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+}
+
+impl Options {
+    /// Whether the subject is to be measured.
+    pub(crate) fn wants_subject(&self, name: &str) -> bool {
+        name.starts_with(&self.only)
+    }
+
+    /// Whether the case is to be measured.
+    pub(crate) fn wants_case(&self, name: &str) -> bool {
+        name.starts_with(&self.case)
+    }
 }
 
 fn main() -> ExitCode {
@@ -53,7 +76,8 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> anyhow::Result<()> {
     let machine = report::Machine::look()?;
     let measured = match options.suite {
-        Suite::Start => start::run(options.quick)?,
+        Suite::Start => start::run(options)?,
+        Suite::Idle => idle::run(options)?,
     };
     let report = report::Report::new(machine, measured);
     println!("{}", report.table());

@@ -1,5 +1,7 @@
 //! Suite `start`: from the request to the exit of a static program that does nothing, in a container
-//! with every namespace (network included) and, where the subject can, cgroup limits.
+//! with every namespace (network included), an overlay of its own as root, the same seccomp profile
+//! and, where the subject can, cgroup limits; then a program more in a running container (`exec`),
+//! and the end of many that run (`stop`).
 //!
 //! Subjects take turns within each case, so that a change of the machine's mood hits all alike. A
 //! run that does not exit 0 fails the suite: a refused run looks fast. Gantry's rate counts the
@@ -13,7 +15,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::report::{Better, Measured, OURS, Row};
+use crate::Options;
+use crate::report::{Better, Measured, OURS, Row, fnv};
 
 /// How starts follow each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,53 +53,149 @@ pub(crate) struct Turn {
 }
 
 /// Something that starts containers.
-pub(crate) trait Subject {
+trait Subject {
     /// Its name and version.
     fn name(&self) -> String;
     /// Starts `count` containers at this pace and sees each exit 0.
     fn turn(&mut self, pace: Pace, count: usize) -> anyhow::Result<Turn>;
+    /// Runs the program that exits 0 in a container that waits, `count` times, one after the other.
+    fn execs(&mut self, count: usize) -> anyhow::Result<Vec<Duration>>;
+    /// Starts `count` that wait; then how long it took from the first request to stop one until
+    /// nothing of any is left.
+    fn stop_many(&mut self, count: usize) -> anyhow::Result<Duration>;
 }
 
+/// How much is done.
+#[derive(Clone, Copy, Debug)]
+struct Amount {
+    rounds: usize,
+    /// Starts or execs of each subject in a round.
+    count: usize,
+    /// Containers that are stopped together.
+    stopped: usize,
+}
+
+const FULL: Amount = Amount {
+    rounds: 10,
+    count: 96,
+    stopped: 100,
+};
+const QUICK: Amount = Amount {
+    rounds: 2,
+    count: 16,
+    stopped: 4,
+};
+
 /// Runs the suite.
-pub(crate) fn run(quick: bool) -> anyhow::Result<Measured> {
-    let (rounds, count) = if quick { (2, 16) } else { (10, 96) };
+pub(crate) fn run(options: &Options) -> anyhow::Result<Measured> {
+    let amount = if options.quick { QUICK } else { FULL };
     let bundle = bundle::Bundle::make().context("make the bundle")?;
-    let mut left_out = Vec::new();
-    let mut subjects: Vec<Box<dyn Subject>> = vec![Box::new(
-        gantry::Gantry::new(&bundle).context("start the keeper")?,
-    )];
-    for kind in [peer::Kind::Crun, peer::Kind::Runc] {
-        match peer::Peer::find(kind, &bundle) {
-            Ok(peer) => subjects.push(Box::new(peer)),
-            Err(reason) => left_out.push(format!("{}: {reason:#}", kind.program())),
-        }
-    }
+    let (mut subjects, left_out) = subjects(options, &bundle)?;
     for subject in &mut subjects {
-        // Everything is in the page cache, and the peers' runs are seen to work, before it counts.
+        // Everything is in the page cache, and the runs are seen to work, before it counts.
         subject
             .turn(Pace::InFlight(1), 4)
             .with_context(|| subject.name())?;
     }
     let mut rows = Vec::new();
     for pace in PACES {
-        let mut turns: Vec<Vec<Turn>> = subjects.iter().map(|_| Vec::new()).collect();
-        for _ in 0..rounds {
-            for (subject, turns) in subjects.iter_mut().zip(&mut turns) {
-                let name = subject.name();
-                turns.push(subject.turn(pace, count).with_context(|| name)?);
-            }
-        }
-        for (subject, turns) in subjects.iter().zip(&turns) {
-            rows.extend(rows_of(pace, &subject.name(), turns));
+        if options.wants_case(&pace.name()) {
+            rows.extend(starts(&mut subjects, pace, amount)?);
         }
     }
-    let hash = fnv(&[&bundle.program[..], b"every exit was 0"].concat());
+    if options.wants_case("exec") {
+        rows.extend(execs(&mut subjects, amount)?);
+    }
+    if options.wants_case("stop") {
+        rows.extend(stops(&mut subjects, amount)?);
+    }
+    let hash = fnv(&[&bundle.programs[..], b"every exit was 0"].concat());
     Ok(Measured {
         suite: "start",
         rows,
         left_out,
         hash,
     })
+}
+
+type Subjects<'a> = Vec<Box<dyn Subject + 'a>>;
+
+fn subjects<'a>(
+    options: &Options,
+    bundle: &'a bundle::Bundle,
+) -> anyhow::Result<(Subjects<'a>, Vec<String>)> {
+    let mut left_out = Vec::new();
+    let mut subjects: Subjects<'a> = Vec::new();
+    if options.wants_subject(OURS) {
+        let gantry = gantry::Gantry::new(bundle).context("start the keeper")?;
+        subjects.push(Box::new(gantry));
+    }
+    for kind in [peer::Kind::Crun, peer::Kind::Runc] {
+        if !options.wants_subject(kind.program()) {
+            continue;
+        }
+        match peer::Peer::find(kind, bundle) {
+            Ok(peer) => subjects.push(Box::new(peer)),
+            Err(reason) => left_out.push(format!("{}: {reason:#}", kind.program())),
+        }
+    }
+    Ok((subjects, left_out))
+}
+
+/// Every subject's turns, taken one after the other in each round.
+fn interleaved<T>(
+    subjects: &mut Subjects<'_>,
+    rounds: usize,
+    mut turn: impl FnMut(&mut dyn Subject) -> anyhow::Result<T>,
+) -> anyhow::Result<Vec<(String, Vec<T>)>> {
+    let names = subjects.iter().map(|subject| subject.name());
+    let mut results: Vec<(String, Vec<T>)> = names.map(|name| (name, Vec::new())).collect();
+    for _ in 0..rounds {
+        for (subject, (name, turns)) in subjects.iter_mut().zip(&mut results) {
+            turns.push(turn(&mut **subject).with_context(|| name.clone())?);
+        }
+    }
+    Ok(results)
+}
+
+fn starts(subjects: &mut Subjects<'_>, pace: Pace, amount: Amount) -> anyhow::Result<Vec<Row>> {
+    let turns = interleaved(subjects, amount.rounds, |subject| {
+        subject.turn(pace, amount.count)
+    })?;
+    let rows = turns
+        .iter()
+        .flat_map(|(name, turns)| rows_of(pace, name, turns));
+    Ok(rows.collect())
+}
+
+fn execs(subjects: &mut Subjects<'_>, amount: Amount) -> anyhow::Result<Vec<Row>> {
+    let turns = interleaved(subjects, amount.rounds, |subject| {
+        subject.execs(amount.count)
+    })?;
+    let rows = turns
+        .into_iter()
+        .map(|(name, turns)| times("exec", &name, turns.into_iter().flatten()));
+    Ok(rows.collect())
+}
+
+fn stops(subjects: &mut Subjects<'_>, amount: Amount) -> anyhow::Result<Vec<Row>> {
+    let case = format!("stop of {}", amount.stopped);
+    // Starting them takes longest: a few rounds tell enough.
+    let rounds = amount.rounds.div_ceil(2);
+    let turns = interleaved(subjects, rounds, |subject| {
+        subject.stop_many(amount.stopped)
+    })?;
+    let rows = turns
+        .into_iter()
+        .map(|(name, turns)| times(&case, &name, turns.into_iter()));
+    Ok(rows.collect())
+}
+
+/// One row of times; its value is their mean.
+fn times(case: &str, subject: &str, times: impl Iterator<Item = Duration>) -> Row {
+    let samples: Vec<f64> = times.map(|time| time.as_secs_f64() * 1e3).collect();
+    let mean = samples.iter().sum::<f64>() / samples.len() as f64;
+    Row::new(case, subject, "ms", Better::Lower, mean, samples)
 }
 
 fn rows_of(pace: Pace, subject: &str, turns: &[Turn]) -> [Row; 2] {
@@ -107,12 +206,6 @@ fn rows_of(pace: Pace, subject: &str, turns: &[Turn]) -> [Row; 2] {
     let rates = turns
         .iter()
         .map(|turn| turn.latencies.len() as f64 / seconds(turn.wall));
-    let latencies: Vec<f64> = turns
-        .iter()
-        .flat_map(|turn| &turn.latencies)
-        .map(|time| seconds(*time) * 1e3)
-        .collect();
-    let mean = latencies.iter().sum::<f64>() / latencies.len() as f64;
     let rate = starts as f64 / seconds(wall);
     [
         Row::new(
@@ -123,19 +216,10 @@ fn rows_of(pace: Pace, subject: &str, turns: &[Turn]) -> [Row; 2] {
             rate,
             rates.collect(),
         ),
-        Row::new(&case, subject, "ms", Better::Lower, mean, latencies),
+        times(
+            &case,
+            subject,
+            turns.iter().flat_map(|turn| turn.latencies.iter().copied()),
+        ),
     ]
-}
-
-/// FNV-1a, 64 bits.
-fn fnv(bytes: &[u8]) -> String {
-    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    format!("{hash:016x}")
-}
-
-/// The name of our own subject.
-fn ours() -> String {
-    OURS.to_owned()
 }

@@ -1,11 +1,11 @@
-//! The container that every subject starts: a root with one static program that exits 0, and an OCI
-//! configuration that asks the peers for what our keeper does by itself.
+//! What the peers are given: an OCI configuration that asks them for what our keeper does by itself,
+//! and directories for an overlay of each container's own.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::bail;
 use serde_json::{Value, json};
+
+use crate::root::{make_root, seccomp_profile};
 
 /// Limits of every container, where the subject has a cgroup for it.
 pub(super) const MEMORY_BYTES: u64 = 64 << 20;
@@ -35,22 +35,25 @@ const CAPABILITIES: [&str; 13] = [
 #[derive(Debug)]
 pub(super) struct Bundle {
     dir: tempfile::TempDir,
-    /// The program's bytes.
-    pub(super) program: Vec<u8>,
+    /// The programs' bytes.
+    pub(super) programs: Vec<u8>,
+}
+
+/// A bundle directory of a peer's, with a root that an overlay can be mounted on.
+#[derive(Debug)]
+pub(super) struct PeerBundle {
+    pub(super) dir: PathBuf,
+    /// Where the overlay goes.
+    pub(super) rootfs: PathBuf,
+    /// The overlay's options.
+    pub(super) overlay: String,
 }
 
 impl Bundle {
     pub(super) fn make() -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
-        let program = program()?;
-        let rootfs = dir.path().join("rootfs");
-        for name in ["dev", "proc", "sys", "etc", "tmp"] {
-            std::fs::create_dir_all(rootfs.join(name))?;
-        }
-        let path = rootfs.join("true");
-        std::fs::write(&path, &program)?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
-        Ok(Self { dir, program })
+        let programs = make_root(&dir.path().join("rootfs"))?;
+        Ok(Self { dir, programs })
     }
 
     /// The root's files.
@@ -58,56 +61,38 @@ impl Bundle {
         self.dir.path().join("rootfs")
     }
 
-    /// Writes a bundle directory around the same root; with limits for a peer that can keep them.
-    pub(super) fn for_peer(&self, name: &str, limits: bool) -> anyhow::Result<PathBuf> {
-        let bundle = self.dir.path().join(name);
-        std::fs::create_dir(&bundle)?;
-        let config = config(&self.rootfs(), limits);
-        std::fs::write(
-            bundle.join("config.json"),
-            serde_json::to_vec_pretty(&config)?,
-        )?;
-        Ok(bundle)
+    /// Makes a bundle directory over the same root, or finds it; with limits for a peer that can keep
+    /// them. Its overlay's upper directory is its own.
+    pub(super) fn for_peer(
+        &self,
+        name: &str,
+        program: &str,
+        limits: bool,
+    ) -> anyhow::Result<PeerBundle> {
+        let dir = self.dir.path().join(name);
+        let [upper, work, rootfs] = ["upper", "work", "rootfs"].map(|part| dir.join(part));
+        if !dir.exists() {
+            for part in [&dir, &upper, &work, &rootfs] {
+                std::fs::create_dir(part)?;
+            }
+            let config = config(&rootfs, program, limits)?;
+            std::fs::write(dir.join("config.json"), serde_json::to_vec_pretty(&config)?)?;
+        }
+        let overlay = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            self.rootfs().display(),
+            upper.display(),
+            work.display()
+        );
+        Ok(PeerBundle {
+            dir,
+            rootfs,
+            overlay,
+        })
     }
 }
 
-/// A static ELF executable of one segment, whose code is `exit(0)`.
-fn program() -> anyhow::Result<Vec<u8>> {
-    let (machine, code): (u16, &[u8]) = match std::env::consts::ARCH {
-        // mov eax, 60; xor edi, edi; syscall
-        "x86_64" => (62, &[0xb8, 60, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05]),
-        // mov x8, #93; mov x0, #0; svc #0
-        "aarch64" => (
-            183,
-            &[0xa8, 0x0b, 0x80, 0xd2, 0, 0, 0x80, 0xd2, 0x01, 0, 0, 0xd4],
-        ),
-        other => bail!("no static program for {other}"),
-    };
-    const BASE: u64 = 0x40_0000;
-    const HEADERS: u64 = 64 + 56;
-    let size = HEADERS + code.len() as u64;
-    let mut elf = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    let mut put = |bytes: &[u8]| elf.extend_from_slice(bytes);
-    put(&2_u16.to_le_bytes()); // executable
-    put(&machine.to_le_bytes());
-    put(&1_u32.to_le_bytes());
-    put(&(BASE + HEADERS).to_le_bytes()); // entry
-    put(&64_u64.to_le_bytes()); // program headers
-    put(&0_u64.to_le_bytes());
-    put(&0_u32.to_le_bytes());
-    for half in [64_u16, 56, 1, 0, 0, 0] {
-        put(&half.to_le_bytes());
-    }
-    put(&1_u32.to_le_bytes()); // PT_LOAD
-    put(&5_u32.to_le_bytes()); // read, execute
-    for word in [0, BASE, BASE, size, size, 0x1000] {
-        put(&word.to_le_bytes());
-    }
-    put(code);
-    Ok(elf)
-}
-
-fn config(rootfs: &Path, limits: bool) -> Value {
+fn config(rootfs: &Path, program: &str, limits: bool) -> anyhow::Result<Value> {
     let mount = |to: &str, kind: &str, options: &[&str]| json!({"destination": to, "type": kind, "source": kind, "options": options});
     let resources = json!({
         "memory": {"limit": MEMORY_BYTES},
@@ -121,7 +106,7 @@ fn config(rootfs: &Path, limits: bool) -> Value {
         "process": {
             "terminal": false,
             "user": {"uid": 0, "gid": 0},
-            "args": ["/true"],
+            "args": [program],
             "env": ["PATH=/bin"],
             "cwd": "/",
             "capabilities": {
@@ -144,6 +129,7 @@ fn config(rootfs: &Path, limits: bool) -> Value {
         ],
         "linux": {
             "namespaces": namespaces,
+            "seccomp": seccomp_profile()?,
             "maskedPaths": ["/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys",
                 "/proc/latency_stats", "/proc/timer_list", "/proc/sched_debug", "/proc/scsi",
                 "/sys/firmware", "/sys/devices/virtual/powercap"],
@@ -154,5 +140,5 @@ fn config(rootfs: &Path, limits: bool) -> Value {
     if limits {
         config["linux"]["resources"] = resources;
     }
-    config
+    Ok(config)
 }

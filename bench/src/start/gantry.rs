@@ -1,69 +1,92 @@
 //! Our own keeper as a subject: requests and events over its socket, as the agent sends them.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use gantry_isolation::keeper::{Client, Event, Request};
-use gantry_isolation::spec::{ContainerId, ContainerSpec, Limits, Network, Root};
+use gantry_isolation::keeper::{Event, ExecSpec, Request};
+use gantry_isolation::spec::{ContainerId, ContainerSpec, ExitStatus, Limits, Network, Root, User};
 
 use super::bundle::{Bundle, CPU_QUOTA_US, CPU_SHARES, MEMORY_BYTES, PIDS_MAX};
 use super::{Pace, Subject, Turn};
+use crate::keeper::Keeper;
+use crate::report::OURS;
+use crate::root::{TRUE, WAIT};
 
-/// The keeper, in a temporary directory of its own.
+/// Our keeper.
 pub(super) struct Gantry {
-    dir: tempfile::TempDir,
-    client: Client,
+    keeper: Keeper,
     template: ContainerSpec,
-    next: u64,
+    /// A container that waits, for execs.
+    waiting: Option<ContainerId>,
+}
+
+/// The container that every case starts.
+pub(super) fn template(dir: &std::path::Path, bundle: &Bundle) -> anyhow::Result<ContainerSpec> {
+    let id = ContainerId::try_from("template")?;
+    let root = Root::Layers(vec![bundle.rootfs()]);
+    let mut spec = ContainerSpec::new(id, root, dir.to_owned(), vec![TRUE.to_owned()]);
+    spec.env = vec![("PATH".to_owned(), "/bin".to_owned())];
+    spec.hostname = Some("bench".to_owned());
+    spec.network = Network::New;
+    spec.init = false;
+    spec.limits = Limits {
+        cpu_shares: Some(CPU_SHARES),
+        cpu_quota_us: Some(CPU_QUOTA_US),
+        memory_bytes: Some(MEMORY_BYTES),
+        pids_max: Some(PIDS_MAX),
+        ..Limits::default()
+    };
+    Ok(spec)
 }
 
 impl Gantry {
     pub(super) fn new(bundle: &Bundle) -> anyhow::Result<Self> {
-        let dir = tempfile::tempdir()?;
-        std::fs::create_dir(dir.path().join("containers"))?;
-        let exe = std::env::current_exe()?;
-        let parent = format!("gantry-bench-{}", std::process::id());
-        let leading = [OsString::from("keeper")];
-        let client = Client::connect_or_spawn(dir.path(), &exe, &leading, &parent)?;
-        let id = ContainerId::try_from("template")?;
-        let root = Root::Layers(vec![bundle.rootfs()]);
-        let mut template =
-            ContainerSpec::new(id, root, dir.path().to_owned(), vec!["/true".to_owned()]);
-        template.env = vec![("PATH".to_owned(), "/bin".to_owned())];
-        template.hostname = Some("bench".to_owned());
-        template.network = Network::New;
-        template.init = false;
-        template.limits = Limits {
-            cpu_shares: Some(CPU_SHARES),
-            cpu_quota_us: Some(CPU_QUOTA_US),
-            cpu_period_us: None,
-            memory_bytes: Some(MEMORY_BYTES),
-            pids_max: Some(PIDS_MAX),
-            ..Limits::default()
-        };
+        let keeper = Keeper::start("start")?;
+        let template = template(keeper.dir(), bundle)?;
         Ok(Self {
-            dir,
-            client,
+            keeper,
             template,
-            next: 0,
+            waiting: None,
         })
     }
 
-    fn start(&mut self) -> anyhow::Result<ContainerId> {
-        self.next += 1;
-        let id = ContainerId::try_from(format!("bench-{}", self.next))?;
+    /// What waits, as tasks do: below our PID 1.
+    fn waiting(&self) -> ContainerSpec {
         let mut spec = self.template.clone();
-        spec.dir = self.dir.path().join("containers").join(id.as_str());
-        spec.id = id.clone();
-        self.client.request(
-            &Request::Start {
-                spec: Box::new(spec),
-            },
-            &[],
-        )?;
-        Ok(id)
+        spec.argv = vec![WAIT.to_owned()];
+        spec.init = true;
+        spec
+    }
+
+    fn exec_one(&mut self, id: &ContainerId, null: &File) -> anyhow::Result<Duration> {
+        let exec = Box::new(ExecSpec {
+            session: self.keeper.new_id()?,
+            id: id.clone(),
+            argv: vec![TRUE.to_owned()],
+            env: self.template.env.clone(),
+            cwd: None,
+            user: User::Root,
+            tty: false,
+            capabilities: self.template.capabilities,
+        });
+        let begin = Instant::now();
+        let fds = [null.as_fd(); 3];
+        self.keeper
+            .client()
+            .request(&Request::Exec { exec }, &fds)?;
+        loop {
+            match self.keeper.next()? {
+                Event::ExecStarted { .. } => {}
+                Event::ExecExited {
+                    status: ExitStatus::Code(0),
+                    ..
+                } => return Ok(begin.elapsed()),
+                other => bail!("{other:?}"),
+            }
+        }
     }
 }
 
@@ -77,14 +100,10 @@ struct Progress {
 
 impl Subject for Gantry {
     fn name(&self) -> String {
-        super::ours()
+        OURS.to_owned()
     }
 
     fn turn(&mut self, pace: Pace, count: usize) -> anyhow::Result<Turn> {
-        let window = match pace {
-            Pace::Serial => 1,
-            Pace::InFlight(window) => window,
-        };
         let mut progress = Progress {
             to_start: count,
             running: BTreeMap::new(),
@@ -96,20 +115,16 @@ impl Subject for Gantry {
             let gone = count - progress.to_start == count - progress.to_forget;
             let may_start = match pace {
                 Pace::Serial => gone,
-                Pace::InFlight(_) => progress.running.len() < window,
+                Pace::InFlight(window) => progress.running.len() < window,
             };
             if progress.to_start > 0 && may_start {
                 let now = Instant::now();
-                let id = self.start()?;
+                let id = self.keeper.start_one(&self.template)?;
                 progress.running.insert(id, now);
                 progress.to_start -= 1;
                 continue;
             }
-            let event = self
-                .client
-                .recv()?
-                .context("the keeper closed the connection")?;
-            match event {
+            match self.keeper.next()? {
                 Event::Started { .. } => {}
                 Event::Exited { id, status, .. } => {
                     let started = progress.running.remove(&id).context("an unknown exit")?;
@@ -117,7 +132,7 @@ impl Subject for Gantry {
                     if !status.success() {
                         bail!("{id} {status}");
                     }
-                    self.client.request(&Request::Forget { id }, &[])?;
+                    self.keeper.send(&Request::Forget { id })?;
                 }
                 Event::Forgotten { .. } => progress.to_forget -= 1,
                 other => bail!("{other:?}"),
@@ -128,17 +143,24 @@ impl Subject for Gantry {
             wall: begin.elapsed(),
         })
     }
-}
 
-impl Drop for Gantry {
-    fn drop(&mut self) {
-        // Nothing may stay on the machine; a keeper that is gone already left nothing.
-        if self
-            .client
-            .request(&Request::Stop { kill: true }, &[])
-            .is_ok()
-        {
-            while let Ok(Some(_)) = self.client.recv() {}
-        }
+    fn execs(&mut self, count: usize) -> anyhow::Result<Vec<Duration>> {
+        let null = File::options().read(true).write(true).open("/dev/null")?;
+        let id = match &self.waiting {
+            Some(id) => id.clone(),
+            None => {
+                let started = self.keeper.start_many(&self.waiting(), 1, 1)?;
+                let (id, _) = started.into_iter().next().context("nothing started")?;
+                self.waiting.insert(id).clone()
+            }
+        };
+        (0..count).map(|_| self.exec_one(&id, &null)).collect()
+    }
+
+    fn stop_many(&mut self, count: usize) -> anyhow::Result<Duration> {
+        let running = self.keeper.start_many(&self.waiting(), count, 16)?;
+        let begin = Instant::now();
+        self.keeper.kill_all(running.iter().map(|(id, _)| id))?;
+        Ok(begin.elapsed())
     }
 }
