@@ -8,6 +8,10 @@
     reason = "raw system calls; each block states why it holds"
 )]
 
+mod memory;
+
+pub(crate) use memory::{find_spare_memory, give_back_memory};
+
 use std::ffi::{CStr, CString, c_char, c_int, c_long, c_void};
 use std::fmt;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};

@@ -45,6 +45,7 @@ fn serve(command: i32, all: &SigSet) -> ! {
     }
     // They name paths of the host.
     sys::clear_arguments();
+    sys::give_back_memory();
     let status_pipe = sys::adopt_fd(0);
     loop {
         match all.wait() {

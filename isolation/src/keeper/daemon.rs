@@ -148,6 +148,7 @@ fn daemon(options: &Options, lock: OwnedFd, readiness: OwnedFd) -> Result<ExitCo
     rustix::process::setsid().map_err(call("make a session"))?;
     sys::default_signals();
     sys::find_arguments();
+    sys::find_spare_memory();
     for signo in KEEPER_IGNORES {
         sys::ignore_signal(signo, true);
     }
