@@ -8,7 +8,7 @@
 //! so it is mounted and unmounted here, by one system call each and over directories that are made
 //! once, which is less than a caller would have to do.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -185,7 +185,7 @@ impl<'a> Peer<'a> {
     }
 }
 
-fn text(path: &PathBuf) -> anyhow::Result<&str> {
+fn text(path: &Path) -> anyhow::Result<&str> {
     path.to_str().context("a path that is not UTF-8")
 }
 

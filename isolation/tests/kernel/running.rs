@@ -238,3 +238,34 @@ fn the_working_directory_is_made() {
     assert_eq!(node.run(&spec).stdout, "/a/b/c\n");
     assert!(!std::path::Path::new("/a/b/c").exists());
 }
+
+#[test]
+fn pid_1_keeps_next_to_nothing_of_the_keepers_memory() {
+    let mut node = Node::new();
+    node.start(&node.native("c1", &["sleep", "1000"]));
+    let pid = node.started("c1");
+    // It may still be at it when the command already runs.
+    until("PID 1 gave its heap back", || {
+        let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+        (!maps.contains("[heap]")).then_some(())
+    });
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let line = rollup
+        .lines()
+        .find(|line| line.starts_with("Private_Dirty:"));
+    let kb: u64 = line
+        .unwrap()
+        .split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!(kb <= 100, "{rollup}");
+    // What is left still does its work.
+    node.send(&Request::Signal {
+        id: id("c1"),
+        signo: 15,
+        all: false,
+    });
+    assert_eq!(node.exited("c1").0, ExitStatus::Signal(15));
+}
