@@ -1,8 +1,11 @@
 //! What filters do, found by running them.
 
 mod default;
+mod forms;
+mod hostile;
 mod machine;
 mod model;
+mod random;
 
 use super::{Action, Arch, Host, KernelVersion, Profile, Program};
 use crate::caps::CapSet;
