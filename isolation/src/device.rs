@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, major, minor, openat2};
 use rustix::io::Errno;
 
+use crate::cgroup::{DeviceKind, DeviceRule};
 use crate::spec::{Access, Device};
 
 /// A device, found.
@@ -24,6 +25,21 @@ pub(crate) struct Node {
     pub(crate) minor: u32,
     /// What may be done to it.
     pub(crate) access: Access,
+}
+
+impl Node {
+    /// What the device controller is told.
+    pub(crate) fn rule(&self) -> DeviceRule {
+        DeviceRule {
+            kind: match self.kind {
+                FileType::BlockDevice => DeviceKind::Block,
+                _ => DeviceKind::Char,
+            },
+            major: Some(self.major),
+            minor: Some(self.minor),
+            access: self.access,
+        }
+    }
 }
 
 /// Why a host device cannot be had.

@@ -14,6 +14,7 @@ pub mod client;
 mod clients;
 mod container;
 mod daemon;
+mod errand;
 mod exec;
 mod host;
 mod launch;

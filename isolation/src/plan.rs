@@ -21,9 +21,10 @@ pub(crate) use step::Step;
 use std::ffi::CString;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use crate::caps::CapSet;
-use crate::cgroup::{Group, Hierarchies};
+use crate::cgroup::{DeviceRule, Group, GroupError, Hierarchies, Program};
 use crate::device::Node;
 use crate::keeper::{ExecSpec, Slot};
 use crate::spec::{
@@ -43,6 +44,8 @@ const CAP_MKNOD: u32 = 27;
 pub(crate) struct HostFacts {
     /// The cgroup trees.
     pub(crate) hierarchies: Hierarchies,
+    /// The device filter of every container, where groups are filtered by programs.
+    pub(crate) device_program: Option<Rc<Program>>,
     /// Name of the directory in each tree that holds the containers.
     pub(crate) cgroup_parent: String,
     /// Whether overlayfs takes layers one by one (`lowerdir+`, Linux 6.7).
@@ -120,6 +123,17 @@ impl fmt::Display for Plan {
     }
 }
 
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PlanError {
+    /// The spec is not well formed.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// This host cannot keep a limit.
+    #[error(transparent)]
+    Group(#[from] GroupError),
+}
+
 /// Text without NUL bytes, which a checked spec is made of.
 fn c(text: impl AsRef<[u8]>) -> Result<CString, SpecError> {
     CString::new(text.as_ref()).map_err(|_| SpecError::Character("a path or value"))
@@ -132,16 +146,18 @@ fn c_path(path: &Path) -> Result<CString, SpecError> {
 /// The plan of a container and the groups it lives in; `devices` are those of the spec, found.
 ///
 /// # Errors
-/// The spec is not well formed.
+/// The spec is not well formed, or asks for a limit that this host cannot keep.
 pub(crate) fn container(
     host: &HostFacts,
     spec: &ContainerSpec,
     slot: &Slot,
     devices: &[Node],
-) -> Result<(Plan, Group), SpecError> {
+) -> Result<(Plan, Group), PlanError> {
     spec.check()?;
     let id = spec.id.as_str();
-    let group = Group::new(&host.hierarchies, &host.cgroup_parent, id, &spec.limits);
+    let parent = &host.cgroup_parent;
+    let extra: Vec<DeviceRule> = devices.iter().map(Node::rule).collect();
+    let group = Group::new(&host.hierarchies, parent, id, &spec.limits, &extra)?;
     let mut steps = Vec::with_capacity(48);
     match spec.network {
         Network::Host => {}
@@ -218,7 +234,7 @@ pub(crate) fn exec(host: &HostFacts, spec: &ExecSpec, group: &Group) -> Result<P
 }
 
 fn capabilities(host: &HostFacts, wanted: CapSet) -> CapSet {
-    if host.hierarchies.devices.is_some() {
+    if host.hierarchies.filters_devices() {
         wanted
     } else {
         wanted.without(CAP_MKNOD)
@@ -230,7 +246,7 @@ fn cgroup_steps(group: &Group, steps: &mut Vec<Step>) -> Result<(), SpecError> {
         steps.push(Step::CgroupMake(c_path(dir)?));
     }
     for (dir, setting) in &group.settings {
-        let file = c_path(&dir.join(setting.file))?;
+        let file = c_path(&dir.join(&*setting.file))?;
         steps.push(Step::CgroupSet {
             file,
             value: c(&setting.value)?,

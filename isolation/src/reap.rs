@@ -6,10 +6,10 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::cgroup::{Hierarchies, kill_group, remove_group};
+use crate::cgroup::{Hierarchies, container_parents, kill_group, remove_group};
 use crate::spec::ContainerId;
 
 /// How long the processes of one group may take to die.
@@ -34,16 +34,16 @@ pub fn leftovers(containers_dir: &Path, cgroup_parent: &str, known: &[ContainerI
     let hosts = Hierarchies::detect();
     let mut left = Leftovers::default();
     let mut names = BTreeSet::new();
-    for tree in hosts.per_container() {
-        names.extend(unknown_in(&tree.join(cgroup_parent), known, true));
+    let parents = container_parents(&hosts, cgroup_parent);
+    for parent in &parents {
+        names.extend(unknown_in(parent, known, true));
     }
     names.extend(unknown_in(containers_dir, known, false));
     for name in names {
         let before = left.failures.len();
         remove_one(
-            &hosts,
+            &parents,
             containers_dir,
-            cgroup_parent,
             Path::new(&name),
             &mut left.failures,
         );
@@ -69,17 +69,8 @@ fn unknown_in(dir: &Path, known: &[ContainerId], dirs_only: bool) -> Vec<OsStrin
         .collect()
 }
 
-fn remove_one(
-    hosts: &Hierarchies,
-    containers_dir: &Path,
-    cgroup_parent: &str,
-    name: &Path,
-    failures: &mut Vec<String>,
-) {
-    let groups: Vec<_> = hosts
-        .per_container()
-        .map(|tree| tree.join(cgroup_parent).join(name))
-        .collect();
+fn remove_one(parents: &[PathBuf], containers_dir: &Path, name: &Path, failures: &mut Vec<String>) {
+    let groups: Vec<_> = parents.iter().map(|parent| parent.join(name)).collect();
     // All are killed before any is removed: a group is busy while a process is in it.
     for group in groups.iter().filter(|group| group.exists()) {
         if let Err(error) = kill_and_wait(group) {

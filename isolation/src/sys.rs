@@ -8,6 +8,7 @@
     reason = "raw system calls; each block states why it holds"
 )]
 
+pub(crate) mod bpf;
 mod memory;
 
 pub(crate) use memory::{find_spare_memory, give_back_memory};

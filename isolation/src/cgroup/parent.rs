@@ -1,9 +1,18 @@
-//! The directory that holds all containers of one keeper, in every tree.
+//! The directories that hold groups: those of one keeper's containers, or of any given path.
+//!
+//! On v2 it has the groups on the way hand the usual controllers down. A group that does so can have
+//! no processes of its own, unless it is the root: one that has is refused, nobody's processes are
+//! moved out of the way.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::{Hierarchies, devices};
+use super::group::{USUAL_CONTROLLERS, device_parent};
+use super::{CgroupPath, DeviceFilter, Hierarchies, cpuset};
+
+/// Controllers that are handed down only where a container asks, but to the parent beforehand: it
+/// then shows which files there are.
+const OTHER_CONTROLLERS: [&str; 3] = ["cpuset", "io", "hugetlb"];
 
 /// Why the parent could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -11,7 +20,7 @@ pub enum CgroupError {
     /// This host has no cgroup file system that we know.
     #[error("no cgroup file system at /sys/fs/cgroup")]
     NoHierarchy,
-    /// A name that is not one directory.
+    /// A name that is no path of groups.
     #[error("{0:?} cannot name a cgroup")]
     Name(String),
     /// A directory.
@@ -34,6 +43,9 @@ pub enum CgroupError {
         #[source]
         source: std::io::Error,
     },
+    /// The no-internal-process rule of v2.
+    #[error("the cgroup {0:?} has processes of its own: it cannot hold groups with limits")]
+    Inhabited(PathBuf),
 }
 
 fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
@@ -44,49 +56,100 @@ fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
     })
 }
 
-/// Makes the parent in every tree, with the device filter on v1 and the controllers on v2.
-pub(crate) fn prepare_parent(hosts: &Hierarchies, parent: &str) -> Result<(), CgroupError> {
-    if parent.is_empty() || parent.starts_with('.') || parent.contains('/') {
+fn make(path: PathBuf) -> Result<(), CgroupError> {
+    match std::fs::create_dir(&path) {
+        Err(source) if source.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(CgroupError::Make { path, source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes the keeper's parent in every tree, with the device filter that its containers share.
+pub(crate) fn prepare_parent(hosts: &mut Hierarchies, parent: &str) -> Result<(), CgroupError> {
+    if parent.starts_with('.') || parent.contains('/') {
         return Err(CgroupError::Name(parent.to_owned()));
     }
-    if hosts.all().next().is_none() {
-        return Err(CgroupError::NoHierarchy);
-    }
-    for tree in hosts.all() {
-        let path = tree.join(parent);
-        match std::fs::create_dir(&path) {
-            Err(source) if source.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(CgroupError::Make { path, source });
-            }
-            _ => {}
+    prepare(hosts, &CgroupPath::new(parent)?)?;
+    if let Some(tree) = &hosts.devices {
+        make(tree.join(device_parent(parent)))?;
+        for setting in DeviceFilter::default().v1() {
+            write(&tree.join(parent).join(&*setting.file), &setting.value)?;
         }
     }
-    if let Some(tree) = &hosts.devices {
-        for setting in devices::v1() {
-            write(&tree.join(parent).join(setting.file), &setting.value)?;
+    Ok(())
+}
+
+/// Makes the groups down to `path` in every tree, so that groups can be made in it, and notes what
+/// they will have.
+///
+/// # Errors
+/// The first that cannot be made, or that cannot hand down the usual controllers.
+pub fn prepare(hosts: &mut Hierarchies, path: &CgroupPath) -> Result<(), CgroupError> {
+    let trees = hosts.trees();
+    if trees.is_empty() {
+        return Err(CgroupError::NoHierarchy);
+    }
+    for dir in path.downwards() {
+        for tree in &trees {
+            make(tree.join(dir))?;
+        }
+        if let Some(tree) = &hosts.cpuset {
+            let group = tree.join(dir);
+            cpuset::inherit(&group).map_err(|source| CgroupError::Write {
+                path: group,
+                value: "the lists of the group above".to_owned(),
+                source,
+            })?;
         }
     }
     if hosts.pure_v2
         && let Some(tree) = &hosts.unified
     {
-        let controllers = wanted_controllers(tree);
-        write(&tree.join("cgroup.subtree_control"), &controllers)?;
-        write(
-            &tree.join(parent).join("cgroup.subtree_control"),
-            &controllers,
-        )?;
+        let above = std::iter::once(Path::new("")).chain(path.downwards());
+        for dir in above {
+            let group = tree.join(dir);
+            hand_down(&group)?;
+            if dir != path.as_ref() {
+                for controller in OTHER_CONTROLLERS {
+                    // Without it a limit that needs it is refused when it is asked for.
+                    let file = group.join("cgroup.subtree_control");
+                    let _ = std::fs::write(file, format!("+{controller}"));
+                }
+            }
+        }
     }
+    hosts.look_in(path.as_ref());
     Ok(())
 }
 
-/// Those that the host has; a limit that needs another one is refused when it is asked for.
-fn wanted_controllers(tree: &Path) -> String {
-    let there = std::fs::read_to_string(tree.join("cgroup.controllers")).unwrap_or_default();
-    let wanted = ["cpu", "memory", "pids"];
-    let found = there
-        .split_whitespace()
-        .filter(|name| wanted.contains(name));
-    found
+/// Has a v2 group hand the usual controllers down, as far as it has them: a limit that needs another
+/// one is refused when it is asked for.
+fn hand_down(group: &Path) -> Result<(), CgroupError> {
+    let read = |file: &str| std::fs::read_to_string(group.join(file)).unwrap_or_default();
+    let (there, already) = (read("cgroup.controllers"), read("cgroup.subtree_control"));
+    let lines = wanted(&there, &already);
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let file = group.join("cgroup.subtree_control");
+    std::fs::write(&file, &lines).map_err(|source| {
+        if source.kind() == std::io::ErrorKind::ResourceBusy {
+            return CgroupError::Inhabited(group.to_owned());
+        }
+        CgroupError::Write {
+            path: file,
+            value: lines,
+            source,
+        }
+    })
+}
+
+fn wanted(there: &str, already: &str) -> String {
+    let has = |text: &str, name: &str| text.split_whitespace().any(|word| word == name);
+    USUAL_CONTROLLERS
+        .into_iter()
+        .filter(|name| has(there, name) && !has(already, name))
         .map(|name| format!("+{name}"))
         .collect::<Vec<_>>()
         .join(" ")
@@ -101,12 +164,19 @@ pub fn parent_id(parent: &str) -> Option<u64> {
     Some(found.ino())
 }
 
+/// The directories that hold the groups of a keeper's containers, each of them in any tree.
+pub(crate) fn container_parents(hosts: &Hierarchies, parent: &str) -> Vec<PathBuf> {
+    let own = hosts.trees().into_iter().map(|tree| tree.join(parent));
+    let filtered = hosts.devices.as_ref();
+    let filtered = filtered.map(|tree| tree.join(device_parent(parent)));
+    own.chain(filtered).collect()
+}
+
 /// Removes the parent from every tree; what could not be removed, with the reason. Groups of
 /// containers must be gone by then.
 pub fn remove_parent(parent: &str) -> Vec<String> {
     let mut failures = Vec::new();
-    for tree in Hierarchies::detect().all() {
-        let path = tree.join(parent);
+    for path in container_parents(&Hierarchies::detect(), parent) {
         if let Err(error) = std::fs::remove_dir(&path)
             && error.kind() != std::io::ErrorKind::NotFound
         {
@@ -114,4 +184,44 @@ pub fn remove_parent(parent: &str) -> Vec<String> {
         }
     }
     failures
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_there_and_not_yet_handed_down_is_asked_for() {
+        assert_eq!(
+            wanted("cpuset cpu io memory pids", ""),
+            "+cpu +memory +pids"
+        );
+        assert_eq!(wanted("cpu io memory", "cpu"), "+memory");
+        assert_eq!(wanted("hugetlb", ""), "");
+    }
+
+    #[test]
+    fn every_group_on_the_way_hands_down_and_is_looked_into() {
+        // Plain files stand in for a v2 tree with controllers, which a hybrid host has not.
+        let tree = tempfile::tempdir().unwrap();
+        let groups = ["", "a", "a/b"].map(|dir| tree.path().join(dir));
+        for group in &groups {
+            std::fs::create_dir_all(group).unwrap();
+            std::fs::write(group.join("cgroup.controllers"), "cpu memory pids io\n").unwrap();
+        }
+        std::fs::write(groups[2].join("io.max"), "").unwrap();
+        let mut hosts = Hierarchies {
+            unified: Some(tree.path().to_owned()),
+            pure_v2: true,
+            ..Hierarchies::default()
+        };
+        prepare(&mut hosts, &CgroupPath::new("/a/b").unwrap()).unwrap();
+        let read = |at: usize| std::fs::read_to_string(groups[at].join("cgroup.subtree_control"));
+        // The last one written is seen; a real file adds them up.
+        assert_eq!(read(0).unwrap(), "+hugetlb");
+        assert_eq!(read(1).unwrap(), "+hugetlb");
+        assert_eq!(read(2).unwrap(), "+cpu +memory +pids");
+        assert!(hosts.has_file(tree.path(), "io.max"));
+        assert!(!hosts.has_file(tree.path(), "io.weight"));
+    }
 }

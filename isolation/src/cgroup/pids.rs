@@ -3,30 +3,35 @@
 use super::Setting;
 use crate::spec::Limits;
 
-pub(super) fn v1(limits: &Limits) -> Vec<Setting> {
+/// The file is the same in both versions.
+pub(super) fn both(limits: &Limits) -> Vec<Setting> {
+    let value = |max| match max {
+        Limits::UNLIMITED => "max".to_owned(),
+        max => max.to_string(),
+    };
     limits
         .pids_max
-        .map(|max| Setting::new("pids.max", max))
+        .map(|max| Setting::new("pids_max", "pids.max", value(max)))
         .into_iter()
         .collect()
 }
 
-/// The file is the same in both versions.
-pub(super) fn v2(limits: &Limits) -> Vec<Setting> {
-    v1(limits)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::shown;
     use super::*;
 
     #[test]
     fn a_limit_is_one_file_and_none_is_none() {
-        let limits = Limits {
-            pids_max: Some(64),
+        let limits = |max| Limits {
+            pids_max: max,
             ..Limits::default()
         };
-        assert_eq!(v1(&limits), [Setting::new("pids.max", 64)]);
-        assert_eq!(v2(&Limits::default()), []);
+        assert_eq!(shown(&both(&limits(Some(64)))), "pids.max=64");
+        assert_eq!(
+            shown(&both(&limits(Some(Limits::UNLIMITED)))),
+            "pids.max=max"
+        );
+        assert_eq!(both(&limits(None)), []);
     }
 }

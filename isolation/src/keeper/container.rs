@@ -102,6 +102,8 @@ pub(super) struct Container {
     pub(super) pumps: [Option<Pump>; 2],
     pub(super) dropped_bytes: u64,
     pub(super) group: Group,
+    /// Whether every process stands still.
+    pub(super) frozen: bool,
     pub(super) slot: PathBuf,
 }
 
@@ -167,6 +169,7 @@ impl Container {
         Some(Listed {
             id: self.id.clone(),
             state,
+            frozen: self.frozen && matches!(self.phase, Phase::Running),
             dropped_output_bytes: self.dropped_bytes + live,
         })
     }

@@ -160,8 +160,8 @@ fn daemon(options: &Options, lock: OwnedFd, readiness: OwnedFd) -> Result<ExitCo
     let [lock, readiness] = reserve_low_descriptors([lock, readiness])?;
     let nofile = raise_descriptor_limit();
     rustix::process::chdir(c"/").map_err(call("change to /"))?;
-    let facts = host::facts(&options.cgroup_parent);
-    cgroup::prepare_parent(&facts.hierarchies, &options.cgroup_parent)?;
+    let mut facts = host::facts(&options.cgroup_parent);
+    cgroup::prepare_parent(&mut facts.hierarchies, &options.cgroup_parent)?;
     let sweeper = sweeper::Sweeper::start().map_err(call("start the sweeper"))?;
     let listener = listen(&options.dir)?;
     let mut keeper = server::Keeper::new(facts, listener, sweeper, nofile)

@@ -2,16 +2,22 @@
 
 use std::ffi::CString;
 use std::os::fd::AsFd;
+use std::rc::Rc;
 
 use rustix::mount::{FsOpenFlags, fsconfig_set_string, fsopen};
 
-use crate::cgroup::Hierarchies;
+use crate::cgroup::{DeviceFilter, Hierarchies, Program};
 use crate::plan::{GUARDS, Guard, GuardBase, GuardHow, HostFacts};
 
 /// Looks.
 pub(crate) fn facts(cgroup_parent: &str) -> HostFacts {
+    let hierarchies = Hierarchies::detect();
+    let usual = hierarchies
+        .device_programs
+        .then(|| Program::load(&DeviceFilter::default()).ok());
     HostFacts {
-        hierarchies: Hierarchies::detect(),
+        hierarchies,
+        device_program: usual.flatten().map(Rc::new),
         cgroup_parent: cgroup_parent.to_owned(),
         layer_by_layer: overlay_takes_single_layers(),
         guarded: GUARDS.iter().filter_map(|guard| present(*guard)).collect(),

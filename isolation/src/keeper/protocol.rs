@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::caps::CapSet;
-use crate::spec::{ContainerId, ContainerSpec, ExitStatus, User};
+use crate::spec::{ContainerId, ContainerSpec, ExitStatus, Limits, User};
 
 /// Longest JSON text, in a packet or in a memfd.
 pub const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
@@ -55,6 +55,25 @@ pub enum Request {
     /// Drop an exited container: its cgroups and private directory are removed. Answered by
     /// `Forgotten`, also for an unknown id; refused while the container runs.
     Forget {
+        /// Which container.
+        id: ContainerId,
+    },
+    /// Change limits of a running container; what they do not name stays. Answered by `Updated`, or
+    /// refused with the file that the kernel would not take; then the earlier limits hold.
+    Update {
+        /// Which container.
+        id: ContainerId,
+        /// What is to change.
+        limits: Box<Limits>,
+    },
+    /// Stop every process of a running container where it is. Answered by `Frozen`. A signal waits
+    /// for the thaw, but SIGKILL ends it at once.
+    Freeze {
+        /// Which container.
+        id: ContainerId,
+    },
+    /// Let a frozen container go on. Answered by `Thawed`, also when it was not frozen.
+    Thaw {
         /// Which container.
         id: ContainerId,
     },
@@ -146,6 +165,21 @@ pub enum Event {
         /// How.
         status: ExitStatus,
     },
+    /// The limits hold. To every client, as the next two.
+    Updated {
+        /// Which container.
+        id: ContainerId,
+    },
+    /// Every process stands still.
+    Frozen {
+        /// Which container.
+        id: ContainerId,
+    },
+    /// They go on.
+    Thawed {
+        /// Which container.
+        id: ContainerId,
+    },
     /// The container is unknown from now on.
     Forgotten {
         /// Which container.
@@ -171,6 +205,9 @@ pub struct Listed {
     pub id: ContainerId,
     /// Where it is in its life.
     pub state: ListedState,
+    /// Whether it was frozen and not thawed since.
+    #[serde(default)]
+    pub frozen: bool,
     /// Bytes of output that could not be written (disk full) and were dropped.
     pub dropped_output_bytes: u64,
 }

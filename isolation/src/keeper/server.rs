@@ -4,6 +4,7 @@
 //! else. Invariants: serial numbers are never used twice, so an event for something that is gone
 //! finds nothing; the number of containers and sessions is bounded.
 
+mod changes;
 mod poll;
 mod requests;
 
@@ -19,6 +20,7 @@ use rustix::process::Rlimit;
 
 use super::clients::Clients;
 use super::container::{Container, Failure, Phase, Verdict, reap};
+use super::errand::Errand;
 use super::exec::{PidNamespace, Session, Sessions};
 use super::output::Turn;
 use super::protocol::Event;
@@ -68,6 +70,7 @@ pub(super) struct Keeper {
     clients: Clients,
     containers: Containers,
     sessions: Sessions,
+    errands: BTreeMap<u64, Errand>,
     slots: Slots,
     sweeper: Sweeper,
     stopping: bool,
@@ -95,6 +98,7 @@ impl Keeper {
             clients: Clients::default(),
             containers: Containers::default(),
             sessions: Sessions::new(),
+            errands: BTreeMap::new(),
             slots: Slots::default(),
             sweeper,
             stopping: false,
@@ -154,6 +158,7 @@ impl Keeper {
             Token::Output(serial, stream) => self.output(serial, stream),
             Token::SessionReport(serial) => self.session_reported(serial),
             Token::SessionExit(serial) => self.session_exited(serial),
+            Token::Errand(serial) => self.errand_ended(serial),
             Token::Sweeper => self.swept(),
             Token::SweeperExit => self.sweeper_died(),
         }

@@ -15,7 +15,7 @@ use rustix::process::Rlimit;
 use super::Slot;
 use super::container::{Container, Failure, Phase, Setup};
 use super::output::{Pump, Rotation, open_dir};
-use crate::cgroup::{Group, remove_group};
+use crate::cgroup::{Group, GroupFilter, Program, remove_group};
 use crate::child::{self, Handed};
 use crate::device::{self, DeviceError};
 use crate::plan::{self, HostFacts};
@@ -94,7 +94,7 @@ pub(super) fn start(
     } else {
         (None, None)
     };
-    let unified = group.unified.as_deref().map(make_unified).transpose()?;
+    let unified = make_unified(context.facts, &group)?;
     let null = context.null.as_fd();
     let [stdout, stderr] = &streams.write_ends;
     let handed = Handed {
@@ -135,15 +135,50 @@ pub(super) fn start(
         pumps: streams.pumps,
         dropped_bytes: 0,
         group,
+        frozen: false,
         slot: slot.dir,
     })
 }
 
-fn make_unified(dir: &Path) -> Result<OwnedFd, Failure> {
+/// The group in the v2 tree, if there is one, with its device filter; the child is born in it.
+fn make_unified(facts: &HostFacts, group: &Group) -> Result<Option<OwnedFd>, Failure> {
+    let Some(dir) = &group.unified else {
+        return Ok(None);
+    };
+    for (file, line) in &group.enable {
+        std::fs::write(file, line).map_err(|error| Failure {
+            step: format!("write {line} to {}", file.display()),
+            error: child::Fault::words(error.raw_os_error().unwrap_or(0)),
+        })?;
+    }
     let step = || format!("make cgroup {}", dir.display());
     rustix::fs::mkdir(dir, Mode::from_raw_mode(0o755)).map_err(failed(&step()))?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::open(dir, flags, Mode::empty()).map_err(failed(&step()))
+    let made = filter_devices(facts, group, dir).and_then(|()| {
+        let opened = rustix::fs::open(dir, flags, Mode::empty());
+        opened.map(Some).map_err(failed(&step()))
+    });
+    if made.is_err() {
+        // Nobody was in it yet.
+        let _ = rustix::fs::rmdir(dir);
+    }
+    made
+}
+
+fn filter_devices(facts: &HostFacts, group: &Group, dir: &Path) -> Result<(), Failure> {
+    let step = || format!("filter the devices of {}", dir.display());
+    let attached = match &group.filter {
+        None => Ok(()),
+        Some(GroupFilter::Own(filter)) => {
+            Program::load(filter).and_then(|program| program.attach(dir))
+        }
+        Some(GroupFilter::Usual) => match &facts.device_program {
+            Some(program) => program.attach(dir),
+            // It was there when this keeper began.
+            None => Err(Errno::NOSYS),
+        },
+    };
+    attached.map_err(failed(&step()))
 }
 
 fn undo(group: &Group, errno: Errno) -> Failure {

@@ -16,6 +16,7 @@ fn host() -> HostFacts {
             devices: tree("devices"),
             ..Hierarchies::default()
         },
+        device_program: None,
         cgroup_parent: "gantry-t".to_owned(),
         layer_by_layer: true,
         guarded: vec![

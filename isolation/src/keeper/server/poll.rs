@@ -23,6 +23,7 @@ pub(in crate::keeper) enum Token {
     Output(u64, usize),
     SessionReport(u64),
     SessionExit(u64),
+    Errand(u64),
 }
 
 impl Token {
@@ -38,6 +39,7 @@ impl Token {
             Self::Output(serial, _) => (7, serial),
             Self::SessionReport(serial) => (8, serial),
             Self::SessionExit(serial) => (9, serial),
+            Self::Errand(serial) => (10, serial),
         };
         kind << SERIAL_BITS | serial
     }
@@ -55,6 +57,7 @@ impl Token {
             7 => Self::Output(serial, 1),
             8 => Self::SessionReport(serial),
             9 => Self::SessionExit(serial),
+            10 => Self::Errand(serial),
             _ => return None,
         })
     }
@@ -136,6 +139,7 @@ mod tests {
             Token::Output(serial, 1),
             Token::SessionReport(serial),
             Token::SessionExit(serial),
+            Token::Errand(serial),
         ] {
             assert_eq!(Token::decode(token.encode()), Some(token));
         }

@@ -26,7 +26,7 @@ const RESERVED_FDS: u64 = 1024;
 /// `_NSIG` of Linux.
 const LAST_SIGNAL: i32 = 64;
 
-fn refusal(request: &str, id: &ContainerId, error: impl Display) -> Event {
+pub(super) fn refusal(request: &str, id: &ContainerId, error: impl Display) -> Event {
     Event::Refused {
         request: request.to_owned(),
         id: Some(id.clone()),
@@ -61,6 +61,9 @@ impl Keeper {
                 self.clients.send(client, &Event::Listing { containers });
             }
             Request::Forget { id } => self.forget(client, &id),
+            Request::Update { id, limits } => self.update(client, &id, &limits),
+            Request::Freeze { id } => self.freeze(client, &id),
+            Request::Thaw { id } => self.thaw(client, &id),
             Request::Stop { kill } => self.stop(client, kill),
         }
     }
@@ -213,17 +216,21 @@ impl Keeper {
 
     fn signal(&mut self, id: &ContainerId, signo: i32, all: bool) -> Result<(), String> {
         check_signal(signo)?;
-        let (_, container) = self
+        let (serial, container) = self
             .containers
             .find(id)
             .ok_or("there is no such container")?;
         if !matches!(container.phase, Phase::Starting(_) | Phase::Running) {
             return Err("it has ended".to_owned());
         }
-        match container.group.tracking().filter(|_| all) {
+        let sent = match container.group.tracking().filter(|_| all) {
             Some(dir) => kill_group(dir, signo).map_err(|error| error.to_string()),
             None => sys::pidfd_send_signal(container.pidfd.as_fd(), signo).map_err(words),
+        };
+        if signo == libc::SIGKILL {
+            self.release_killed(serial);
         }
+        sent
     }
 
     fn exec(&mut self, client: u64, spec: &ExecSpec, fds: &[OwnedFd]) {
@@ -284,6 +291,9 @@ impl Keeper {
             .ok_or_else(|| refuse("there is no such container"))?;
         if !matches!(container.phase, Phase::Running) {
             return Err(refuse("the container is not running"));
+        }
+        if container.frozen {
+            return Err(refuse("the container is frozen"));
         }
         let (pid, pidfd, setup) = exec::start(
             &self.facts,
@@ -356,17 +366,14 @@ impl Keeper {
             };
             match container.phase {
                 Phase::Exited { .. } => self.remove(serial, None),
-                Phase::Starting(_) | Phase::Running => {
-                    // PID 1's end is everyone's; already dead is what is wanted.
-                    let _ = sys::pidfd_send_signal(container.pidfd.as_fd(), libc::SIGKILL);
-                }
+                Phase::Starting(_) | Phase::Running => self.kill(serial),
                 Phase::Failing(_) | Phase::Removing(_) => {}
             }
         }
     }
 }
 
-fn words(errno: Errno) -> String {
+pub(super) fn words(errno: Errno) -> String {
     crate::child::Fault::words(errno.raw_os_error())
 }
 

@@ -1,0 +1,75 @@
+//! Reaching every process of a group: by `cgroup.kill` in the v2 tree (cgroups-rs has it for hosts
+//! that are v2 alone), else one by one.
+
+use std::path::Path;
+
+use rustix::io::Errno;
+
+use crate::sys;
+
+/// Rounds of the loop where `cgroup.kill` does not exist: a fork bomb could outrun it for ever.
+const MAX_ROUNDS: usize = 100;
+
+/// Sends `signo` to every process in the group at `dir`. Returns without waiting for their ends.
+///
+/// # Errors
+/// The list of processes cannot be read.
+pub(crate) fn kill_group(dir: &Path, signo: i32) -> std::io::Result<()> {
+    // cgroup.kill (Linux 5.14) reaches processes that are being forked, too, and frozen ones.
+    if signo == libc::SIGKILL && std::fs::write(dir.join("cgroup.kill"), "1").is_ok() {
+        return Ok(());
+    }
+    for _ in 0..MAX_ROUNDS {
+        let reached = signal_each(dir, signo)?;
+        if signo != libc::SIGKILL || reached == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn signal_each(dir: &Path, signo: i32) -> std::io::Result<usize> {
+    let procs = std::fs::read_to_string(dir.join("cgroup.procs"))?;
+    let mut reached = 0;
+    // Zombies are not listed, and a process id that ended meanwhile is free only once it was
+    // reaped, which this process or its containers' PID 1 does: the window is that of kill(1).
+    for pid in procs
+        .lines()
+        .filter_map(|line| line.parse::<i32>().ok())
+        .filter(|pid| *pid > 1)
+    {
+        match sys::kill(pid, signo) {
+            Ok(()) => reached += 1,
+            Err(Errno::SRCH) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(reached)
+}
+
+/// Moves every process of the group at `from` into the one at `to`, in another tree, until none is
+/// left out: a process that forks meanwhile has its child where it is itself.
+///
+/// # Errors
+/// A list cannot be read, a process cannot be moved, or new ones come for ever.
+pub(super) fn gather(from: &Path, to: &Path) -> std::io::Result<()> {
+    let list = |dir: &Path| std::fs::read_to_string(dir.join("cgroup.procs"));
+    for _ in 0..MAX_ROUNDS {
+        let there = list(to)?;
+        let there: std::collections::BTreeSet<&str> = there.lines().collect();
+        let all = list(from)?;
+        let mut moved = false;
+        for pid in all.lines().filter(|pid| !there.contains(pid)) {
+            match std::fs::write(to.join("cgroup.procs"), pid) {
+                Ok(()) => moved = true,
+                // It ended.
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if !moved {
+            return Ok(());
+        }
+    }
+    Err(std::io::ErrorKind::TimedOut.into())
+}
