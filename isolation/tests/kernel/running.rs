@@ -127,11 +127,11 @@ fn other_failures_name_their_step() {
         "check the spec: no network namespace came with the request"
     );
     let mut spec = node.shell("c4", "true");
-    spec.limits.cpu_quota_us = Some(u64::MAX);
+    spec.limits.cpu_quota_us = Some(u64::MAX - 1);
     node.start(&spec);
     let words = node.start_failure("c4");
     assert!(
-        words.contains("cpu.cfs_quota_us to 18446744073709551615: "),
+        words.contains("cpu.cfs_quota_us to 18446744073709551614: "),
         "{words}"
     );
 }
