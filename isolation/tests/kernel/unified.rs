@@ -56,7 +56,9 @@ fn containers_start_exec_and_are_killed_in_one_tree() {
         "{ended:?}"
     );
     assert!(
-        ended.stderr.ends_with("/dev/evil: Operation not permitted\n"),
+        ended
+            .stderr
+            .ends_with("/dev/evil: Operation not permitted\n"),
         "{ended:?}"
     );
     let spec = node.shell("c2", "trap '' TERM; sleep 1000 & wait; sleep 1000");
