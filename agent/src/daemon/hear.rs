@@ -256,7 +256,11 @@ impl Daemon {
                 // A signal to what just ended, for instance.
                 tracing::debug!(?id, "the keeper refused '{request}': {error}");
             }
-            keeper::Event::Forgotten { .. } | keeper::Event::Stopping => {}
+            keeper::Event::Updated { .. }
+            | keeper::Event::Frozen { .. }
+            | keeper::Event::Thawed { .. }
+            | keeper::Event::Forgotten { .. }
+            | keeper::Event::Stopping => {}
         }
     }
 
