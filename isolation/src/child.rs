@@ -4,12 +4,15 @@
 //! It decides nothing that the plan did not; it deliberately allocates nothing and takes no lock.
 //! Descriptors: 0 to 2 are the command's, [`REPORT_FD`] the failure pipe, [`NAMESPACE_FD`] the
 //! network namespace or the container to enter, [`STATUS_FD`] where our PID 1 writes the command's
-//! end; everything else is closed first, so nothing of the keeper's can leak (CVE-2024-21626).
+//! end, [`USERS_FD`] the user namespace, [`IPC_FD`] whose IPC namespace to enter; everything else is
+//! closed first, so nothing of the keeper's can leak (CVE-2024-21626).
 
 mod credentials;
 mod init;
 mod kernel_fs;
+mod mapping;
 mod mount;
+mod namespaces;
 mod paths;
 mod root;
 mod user;
@@ -18,12 +21,13 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::sched::CloneFlags;
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::Rlimit;
 
-use crate::plan::{Command, InRoot, Plan, Step};
+use crate::plan::{Command, InRoot, Plan, Step, USERS};
+use crate::spec::Resource;
 use crate::sys::{self, mount_attr};
 use user::Identity;
 
@@ -33,8 +37,12 @@ pub(crate) const REPORT_FD: RawFd = 3;
 pub(crate) const NAMESPACE_FD: RawFd = 4;
 /// Where the status pipe is.
 pub(crate) const STATUS_FD: RawFd = 5;
+/// Where the user namespace is.
+pub(crate) const USERS_FD: RawFd = 6;
+/// Where the container is whose IPC namespace is shared.
+pub(crate) const IPC_FD: RawFd = 7;
 /// The keeper keeps its own descriptors from here on.
-pub(crate) const FIRST_FREE_FD: RawFd = 6;
+pub(crate) const FIRST_FREE_FD: RawFd = 8;
 /// Signals that the keeper ignores: it ends by request only, since its end is the end of every task.
 /// A supervisor that signals the whole group of gantry's processes must not end them.
 pub(crate) const KEEPER_IGNORES: [libc::c_int; 4] =
@@ -51,6 +59,10 @@ pub(crate) enum Fault {
     NoUser,
     /// The container's `/etc/group` has no such group.
     NoGroup,
+    /// Ids cannot be mapped there.
+    Unmappable,
+    /// A number that the container's user namespace does not have.
+    Beyond,
 }
 
 impl From<Errno> for Fault {
@@ -71,6 +83,8 @@ impl Fault {
             Self::Errno(errno) => errno.raw_os_error(),
             Self::NoUser => -1,
             Self::NoGroup => -2,
+            Self::Unmappable => -3,
+            Self::Beyond => -4,
         }
     }
 
@@ -79,6 +93,8 @@ impl Fault {
         match code {
             -1 => "no such user in its /etc/passwd".to_owned(),
             -2 => "no such group in its /etc/group".to_owned(),
+            -3 => "its file system cannot be id-mapped".to_owned(),
+            -4 => "its number is not one of the container's 65536".to_owned(),
             errno => {
                 // libc's words, as every tool shows them, without Rust's number after them.
                 let text = std::io::Error::from_raw_os_error(errno).to_string();
@@ -119,6 +135,10 @@ pub(crate) struct Handed<'a> {
     pub(crate) namespace: Option<BorrowedFd<'a>>,
     /// Write end of the status pipe, for our PID 1.
     pub(crate) status: Option<BorrowedFd<'a>>,
+    /// The user namespace that it ends up in.
+    pub(crate) users: Option<BorrowedFd<'a>>,
+    /// The container whose IPC namespace it shares.
+    pub(crate) ipc: Option<BorrowedFd<'a>>,
     /// The limit on descriptors that the keeper was started with.
     pub(crate) nofile: Rlimit,
 }
@@ -135,6 +155,21 @@ struct Progress {
     secrets: Option<OwnedFd>,
     cwd: Option<OwnedFd>,
     identity: Identity,
+    /// First number of the host of the container's users.
+    base: u32,
+    /// Whether the plan says how many descriptors there may be.
+    nofile: bool,
+}
+
+impl Progress {
+    /// The host's number of a user or group of the container.
+    fn host_id(&self, id: u32) -> Result<u32, Fault> {
+        match self.base {
+            0 => Ok(id),
+            base if id < USERS => Ok(base + id),
+            _ => Err(Fault::Beyond),
+        }
+    }
 }
 
 /// The descriptor that an earlier step must have left.
@@ -180,6 +215,12 @@ fn place_descriptors(handed: &Handed<'_>) -> Result<(), Errno> {
     if let Some(status) = handed.status {
         sys::dup_to(status, STATUS_FD, true)?;
     }
+    if let Some(users) = handed.users {
+        sys::dup_to(users, USERS_FD, true)?;
+    }
+    if let Some(ipc) = handed.ipc {
+        sys::dup_to(ipc, IPC_FD, true)?;
+    }
     sys::close_from(FIRST_FREE_FD.unsigned_abs())
 }
 
@@ -197,14 +238,18 @@ fn take(
         // `cgroup.procs` waits a grace period for: 20 ms at worst.
         Step::CgroupJoin(tasks) => write_file(tasks, b"0"),
         Step::CgroupNamespace => Ok(nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP)?),
-        Step::NetEnter => enter(CloneFlags::CLONE_NEWNET),
-        Step::NetLoopback => loopback(),
-        Step::NetPing => allow_ping(),
+        Step::NetEnter => namespaces::enter(CloneFlags::CLONE_NEWNET),
+        Step::NetLoopback => namespaces::loopback(),
+        Step::NetOpen => namespaces::open_network(),
+        Step::IpcEnter => namespaces::enter_ipc(),
+        Step::Time(offsets) => namespaces::time(offsets),
         Step::DetachMounts => {
             let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
             Ok(mount_change(c"/", private)?)
         }
         Step::Slot { dir, fresh } => root::slot(dir, *fresh),
+        Step::MapSlot => mapping::working_directory(),
+        Step::MapTree { path, names } => mapping::tree(path, names),
         Step::Overlay { lower, options } => {
             root::overlay(lower, options.as_deref(), &mut progress.root)
         }
@@ -227,12 +272,13 @@ fn take(
         }
         Step::SecretOwner(names) => {
             progress.identity.settle(&command.who);
-            let (uid, gid) = (progress.identity.uid(), progress.identity.gid());
+            let uid = Uid::from_raw(progress.host_id(progress.identity.uid().as_raw())?);
+            let gid = Gid::from_raw(progress.host_id(progress.identity.gid().as_raw())?);
             mount::own_secrets(needed(&progress.secrets)?, names, uid, gid)
         }
         Step::Proc => kernel_fs::proc(needed(&progress.root)?, &mut progress.proc),
         Step::Sys => kernel_fs::sys(needed(&progress.root)?, &mut progress.sys),
-        Step::Dev { shm } => kernel_fs::dev(needed(&progress.root)?, shm, &mut progress.dev),
+        Step::Dev { shm, tty } => kernel_fs::dev(progress, shm, tty),
         Step::Device {
             at,
             kind,
@@ -247,22 +293,57 @@ fn take(
             Ok(sys::mount_setattr(root, mount_attr::RDONLY, false)?)
         }
         Step::Cwd(path) => open_cwd(path, progress),
+        Step::Pivot => root::pivot(needed(&progress.root)?),
+        Step::Hostname(name) => Ok(rustix::system::sethostname(name.as_bytes())?),
+        Step::Keyring => namespaces::own_keyring(),
+        Step::EnterContainer { time } => namespaces::enter_container(*time, progress),
+        step => become_command(step, command, progress, nofile),
+    }
+}
+
+/// Runs one step of those that turn this process into the command.
+fn become_command(
+    step: &Step,
+    command: &Command,
+    progress: &mut Progress,
+    nofile: Rlimit,
+) -> Result<(), Fault> {
+    match step {
+        Step::ActAs(base) => {
+            progress.base = *base;
+            mapping::act_as(*base)
+        }
+        Step::ActAsRoot => mapping::act_as(0),
         Step::LookUpUser(who) => {
             progress.identity = user::look_up(needed(&progress.root)?, who)?;
             Ok(())
         }
-        Step::Pivot => root::pivot(needed(&progress.root)?),
-        Step::Hostname(name) => Ok(rustix::system::sethostname(name.as_bytes())?),
-        Step::Keyring => own_keyring(),
-        Step::Init => init::split(),
-        Step::EnterContainer => enter_container(progress),
+        Step::Groups(groups) => {
+            progress.identity.add_groups(groups);
+            Ok(())
+        }
+        Step::OomScore(score) => write_proc(c"/proc/self/oom_score_adj", score.as_bytes()),
+        Step::OwnStreams => {
+            progress.identity.settle(&command.who);
+            credentials::own_streams(progress.host_id(progress.identity.uid().as_raw())?)
+        }
+        Step::Init { mapped } => init::split(*mapped),
         Step::Terminal => Ok(rustix::process::ioctl_tiocsctty(sys::stdin())?),
+        Step::Rlimit(limit) => {
+            progress.nofile |= limit.resource == Resource::Nofile;
+            credentials::limit(limit)
+        }
+        Step::EnterUsers => mapping::enter(),
         Step::Credentials(caps) => {
             progress.identity.settle(&command.who);
+            let nofile = Some(nofile).filter(|_| !progress.nofile);
             credentials::become_user(&progress.identity, *caps, nofile)?;
             Ok(rustix::process::fchdir(needed(&progress.cwd)?)?)
         }
+        Step::NoNewPrivileges => Ok(rustix::thread::set_no_new_privs(true)?),
         Step::Exec(_) => Err(exec(command)),
+        // Every other step is one of `take`'s.
+        _ => Err(Errno::NOSYS.into()),
     }
 }
 
@@ -272,22 +353,6 @@ fn write_file(path: &CStr, text: &[u8]) -> Result<(), Fault> {
     Ok(())
 }
 
-fn enter(kinds: CloneFlags) -> Result<(), Fault> {
-    let namespace = sys::adopt_fd(NAMESPACE_FD);
-    Ok(nix::sched::setns(namespace, kinds)?)
-}
-
-fn loopback() -> Result<(), Fault> {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
-    let socket = socket_with(
-        AddressFamily::INET,
-        SocketType::DGRAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
-    Ok(sys::loopback_up(socket.as_fd())?)
-}
-
 /// Writes a file of procfs, and of nothing that was put in its place (CVE-2025-52881).
 fn write_proc(path: &CStr, text: &[u8]) -> Result<(), Fault> {
     let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
@@ -295,38 +360,6 @@ fn write_proc(path: &CStr, text: &[u8]) -> Result<(), Fault> {
         return Err(Errno::XDEV.into());
     }
     rustix::io::write(&file, text)?;
-    Ok(())
-}
-
-/// Echo sockets instead of raw ones (icmp(7)). Only a convenience: where the kernel has no such
-/// knob, or a container around us made it read-only, ping is what does without.
-fn allow_ping() -> Result<(), Fault> {
-    match write_proc(c"/proc/sys/net/ipv4/ping_group_range", b"0 2147483647") {
-        Err(Fault::Errno(Errno::NOENT | Errno::ROFS | Errno::ACCESS)) => Ok(()),
-        done => done,
-    }
-}
-
-/// Keyrings have no namespace: what the host or another container keeps in its session's must not
-/// be this one's (keyrings(7)). A kernel without keys has nothing to share.
-fn own_keyring() -> Result<(), Fault> {
-    match sys::join_new_session_keyring() {
-        Err(Errno::NOSYS) => Ok(()),
-        done => Ok(done?),
-    }
-}
-
-/// The PID namespace was set by the keeper before the clone, since it only holds for children.
-fn enter_container(progress: &mut Progress) -> Result<(), Fault> {
-    enter(
-        CloneFlags::CLONE_NEWNS
-            | CloneFlags::CLONE_NEWIPC
-            | CloneFlags::CLONE_NEWUTS
-            | CloneFlags::CLONE_NEWNET
-            | CloneFlags::CLONE_NEWCGROUP,
-    )?;
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    progress.root = Some(rustix::fs::openat(CWD, c"/", flags, Mode::empty())?);
     Ok(())
 }
 

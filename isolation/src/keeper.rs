@@ -17,6 +17,7 @@ mod daemon;
 mod errand;
 mod exec;
 mod host;
+mod ids;
 mod launch;
 mod output;
 pub mod packet;

@@ -17,3 +17,4 @@ mod child;
 mod device;
 mod plan;
 mod sys;
+mod userns;

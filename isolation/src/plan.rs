@@ -12,11 +12,13 @@ mod path;
 mod step;
 #[cfg(test)]
 mod tests;
+mod users;
 
 pub(crate) use command::{Command, Name, Who};
 pub(crate) use mount::{MountStep, Source};
 pub(crate) use path::InRoot;
 pub(crate) use step::Step;
+pub(crate) use users::{Common, USERS, own_processes};
 
 use std::ffi::CString;
 use std::fmt;
@@ -28,14 +30,16 @@ use crate::cgroup::{DeviceRule, Group, GroupError, Hierarchies, Program};
 use crate::device::Node;
 use crate::keeper::{ExecSpec, Slot};
 use crate::spec::{
-    ContainerSpec, DEFAULT_SHM_BYTES, MAX_HOSTNAME_BYTES, Network, Root, SANDBOX_TARGET, SpecError,
-    check_command,
+    ContainerSpec, DEFAULT_SHM_BYTES, MAX_HOSTNAME_BYTES, Network, Root, SANDBOX_TARGET, Sharing,
+    SpecError, check_command,
 };
 
 /// Permissions of a native task's `/tmp` and `/run`.
 const HOST_TMP: [(&str, u32); 2] = [("/tmp", 0o1777), ("/run", 0o755)];
 /// Size of a native task's `/tmp` and `/run`, each; pages count against its memory limit.
 const HOST_TMP_BYTES: u64 = 1 << 30;
+/// The group of terminals, everywhere.
+const TTY_GROUP: u32 = 5;
 /// `CAP_MKNOD`: withheld where no device controller would stop a made node from being opened.
 const CAP_MKNOD: u32 = 27;
 
@@ -152,6 +156,7 @@ pub(crate) fn container(
     spec: &ContainerSpec,
     slot: &Slot,
     devices: &[Node],
+    common: &Common,
 ) -> Result<(Plan, Group), PlanError> {
     spec.check()?;
     let id = spec.id.as_str();
@@ -159,15 +164,15 @@ pub(crate) fn container(
     let extra: Vec<DeviceRule> = devices.iter().map(Node::rule).collect();
     let group = Group::new(&host.hierarchies, parent, id, &spec.limits, &extra)?;
     let mut steps = Vec::with_capacity(48);
-    match spec.network {
-        Network::Host => {}
-        Network::New => steps.extend([Step::NetLoopback, Step::NetPing]),
-        Network::Namespace | Network::Of(_) => steps.push(Step::NetEnter),
+    namespace_steps(spec, &mut steps)?;
+    if let Some(score) = spec.oom_score_adj {
+        steps.push(Step::OomScore(c(score.to_string())?));
     }
-    root_steps(host, spec, slot, &mut steps)?;
-    mount::volumes(host, spec, &mut steps)?;
-    let shm = spec.shm_bytes.unwrap_or(DEFAULT_SHM_BYTES).to_string();
-    steps.extend([Step::Proc, Step::Sys, Step::Dev { shm: c(shm)? }]);
+    root_steps(host, spec, slot, common, &mut steps)?;
+    mount::volumes(host, spec, common.users.is_some(), &mut steps)?;
+    let shm = c(spec.shm_bytes.unwrap_or(DEFAULT_SHM_BYTES).to_string())?;
+    let tty = c((common.users.unwrap_or(0) + TTY_GROUP).to_string())?;
+    steps.extend([Step::Proc, Step::Sys, Step::Dev { shm, tty }]);
     for node in devices {
         steps.push(device(node)?);
     }
@@ -188,6 +193,11 @@ pub(crate) fn container(
         // Nothing is made in it from here on.
         steps.push(Step::ReadOnlyRoot);
     }
+    common.groups(&mut steps);
+    if common.users.is_some() {
+        // A group belongs to whoever makes it.
+        steps.push(Step::ActAsRoot);
+    }
     // Late, so that a small share of CPU does not slow the set-up down, and before the host's trees
     // are out of sight.
     cgroup_steps(&group, &mut steps)?;
@@ -198,10 +208,16 @@ pub(crate) fn container(
     )?));
     // Before the fork: our PID 1 and the command share it, as they share a container.
     steps.push(Step::Keyring);
-    if spec.init {
-        steps.push(Step::Init);
+    if spec.init && own_processes(&spec.namespaces) {
+        let mapped = common.users.is_some();
+        steps.push(Step::Init { mapped });
     }
-    steps.push(Step::Credentials(capabilities(host, spec.capabilities)));
+    if spec.terminal {
+        steps.push(Step::Terminal);
+    }
+    // After the fork: they are not the init's. Before privileges go: a raise needs one.
+    steps.extend(spec.rlimits.iter().copied().map(Step::Rlimit));
+    common.settle(host, spec.capabilities, &mut steps);
     let command = Command::new(&spec.argv, &spec.env, who)?;
     steps.push(Step::Exec(command.shown()));
     Ok((Plan { steps, command }, group))
@@ -211,26 +227,48 @@ pub(crate) fn container(
 ///
 /// # Errors
 /// The spec is not well formed.
-pub(crate) fn exec(host: &HostFacts, spec: &ExecSpec, group: &Group) -> Result<Plan, SpecError> {
+pub(crate) fn exec(
+    host: &HostFacts,
+    spec: &ExecSpec,
+    group: &Group,
+    common: &Common,
+) -> Result<Plan, SpecError> {
     check_command(&spec.argv, &spec.env)?;
     let mut steps = Vec::new();
     for dir in &group.join {
         steps.push(Step::CgroupJoin(c_path(&dir.join("tasks"))?));
     }
-    steps.extend([Step::EnterContainer, Step::Keyring]);
+    common.enter(&mut steps);
+    steps.push(Step::Keyring);
     let cwd = spec.cwd.as_deref().unwrap_or(Path::new("/"));
     steps.push(Step::Cwd(InRoot::new(cwd)?));
     let who = Who::new(&spec.user)?;
     if who.needs_lookup() {
         steps.push(Step::LookUpUser(who.clone()));
     }
+    common.groups(&mut steps);
     if spec.tty {
         steps.push(Step::Terminal);
     }
-    steps.push(Step::Credentials(capabilities(host, spec.capabilities)));
+    common.settle(host, spec.capabilities, &mut steps);
     let command = Command::new(&spec.argv, &spec.env, who)?;
     steps.push(Step::Exec(command.shown()));
     Ok(Plan { steps, command })
+}
+
+fn namespace_steps(spec: &ContainerSpec, steps: &mut Vec<Step>) -> Result<(), SpecError> {
+    match spec.network {
+        Network::Host => {}
+        Network::New => steps.extend([Step::NetLoopback, Step::NetOpen]),
+        Network::Namespace | Network::Of(_) => steps.push(Step::NetEnter),
+    }
+    if matches!(spec.namespaces.ipc, Sharing::Of(_)) {
+        steps.push(Step::IpcEnter);
+    }
+    if let Some(offsets) = spec.namespaces.time {
+        steps.push(users::time(offsets)?);
+    }
+    Ok(())
 }
 
 fn capabilities(host: &HostFacts, wanted: CapSet) -> CapSet {
@@ -264,6 +302,7 @@ fn root_steps(
     host: &HostFacts,
     spec: &ContainerSpec,
     slot: &Slot,
+    common: &Common,
     steps: &mut Vec<Step>,
 ) -> Result<(), SpecError> {
     steps.push(Step::DetachMounts);
@@ -271,10 +310,15 @@ fn root_steps(
         dir: c_path(&slot.dir)?,
         fresh: slot.fresh,
     });
+    let mapped = common.users.is_some();
+    if let Some(base) = common.users {
+        users::map_layers(spec, steps)?;
+        steps.extend([Step::MapSlot, Step::ActAs(base)]);
+    }
     match &spec.root {
-        Root::Layers(layers) => steps.push(overlay(host, layers)?),
+        Root::Layers(layers) => steps.push(overlay(host, layers, mapped)?),
         Root::Host { hide } => {
-            steps.push(overlay(host, &[PathBuf::from("/")])?);
+            steps.push(overlay(host, &[PathBuf::from("/")], mapped)?);
             for (path, mode) in HOST_TMP {
                 let step = MountStep::tmpfs(Path::new(path), HOST_TMP_BYTES, mode, false)?;
                 steps.push(Step::Mount(step));
@@ -308,7 +352,12 @@ fn device(node: &Node) -> Result<Step, SpecError> {
     })
 }
 
-fn overlay(host: &HostFacts, layers: &[PathBuf]) -> Result<Step, SpecError> {
-    let (lower, options) = mount::layers(host, layers, ",upperdir=upper,workdir=work")?;
+fn overlay(host: &HostFacts, layers: &[PathBuf], mapped: bool) -> Result<Step, SpecError> {
+    let seen = |layer: &PathBuf| match layer.to_str() {
+        Some("/") if mapped => PathBuf::from(users::MAPPED_ROOT),
+        _ => layer.clone(),
+    };
+    let layers: Vec<PathBuf> = layers.iter().map(seen).collect();
+    let (lower, options) = mount::layers(host, &layers, ",upperdir=upper,workdir=work")?;
     Ok(Step::Overlay { lower, options })
 }

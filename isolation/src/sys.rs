@@ -10,6 +10,7 @@
 
 pub(crate) mod bpf;
 mod memory;
+pub(crate) mod users;
 
 pub(crate) use memory::{find_spare_memory, give_back_memory};
 
@@ -31,6 +32,8 @@ pub(crate) mod clone_flags {
     pub(crate) const NEWIPC: u64 = 0x0800_0000;
     /// New PID namespace.
     pub(crate) const NEWPID: u64 = 0x2000_0000;
+    /// New user namespace.
+    pub(crate) const NEWUSER: u64 = 0x1000_0000;
     /// New network namespace.
     pub(crate) const NEWNET: u64 = 0x4000_0000;
     /// Start in the cgroup v2 directory of `clone_args.cgroup` (Linux 5.7).

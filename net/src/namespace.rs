@@ -55,6 +55,8 @@ pub(crate) fn enter() -> Result<Nest, NetError> {
     // Loopback exists already and keeps ::1.
     sysctl::switch_off_ipv6("default")?;
     sysctl::ensure("net/ipv4/ping_group_range", ALL_GROUPS)?;
+    // As Docker has it: root of a user namespace has no capability over this namespace.
+    sysctl::ensure("net/ipv4/ip_unprivileged_port_start", "0")?;
     let netns = File::open("/proc/thread-self/ns/net")
         .map_err(failed("open it"))?
         .into();

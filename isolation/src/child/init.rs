@@ -14,7 +14,8 @@ use crate::caps::CapSet;
 use crate::sys::{self, Cloned};
 
 /// Forks: the parent becomes the init and never returns, the child goes on with the plan.
-pub(super) fn split() -> Result<(), Fault> {
+/// `mapped`: the init goes to the container's user namespace, too.
+pub(super) fn split(mapped: bool) -> Result<(), Fault> {
     // Blocked before the fork, so that a signal that comes at once waits instead of being dropped.
     let all = SigSet::all();
     all.thread_block()?;
@@ -24,11 +25,14 @@ pub(super) fn split() -> Result<(), Fault> {
             let _ = rustix::process::setsid();
             Ok(())
         }
-        Cloned::Parent(command, _) => serve(command, &all),
+        Cloned::Parent(command, _) => serve(command, &all, mapped),
     }
 }
 
-fn serve(command: i32, all: &SigSet) -> ! {
+fn serve(command: i32, all: &SigSet, mapped: bool) -> ! {
+    if mapped && super::mapping::enter().is_err() {
+        sys::exit_now(125);
+    }
     // Nothing the container could use is left: not the root's descriptors, not the failure pipe.
     // Closed here, before everything else is: its owner must not close it a second time.
     let moved = {

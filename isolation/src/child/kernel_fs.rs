@@ -9,7 +9,9 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, makedev, mkdirat, mknodat, symlinkat};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, makedev, mkdirat, mknodat, symlinkat,
+};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
 
@@ -62,12 +64,8 @@ pub(super) fn sys(root: BorrowedFd<'_>, made: &mut Option<OwnedFd>) -> Result<()
 }
 
 /// Mounts and fills `/dev`.
-pub(super) fn dev(
-    root: BorrowedFd<'_>,
-    shm_size: &CStr,
-    made: &mut Option<OwnedFd>,
-) -> Result<(), Fault> {
-    let target = paths::own_dir(root, c"dev")?;
+pub(super) fn dev(progress: &mut Progress, shm_size: &CStr, tty: &CStr) -> Result<(), Fault> {
+    let target = paths::own_dir(needed(&progress.root)?, c"dev")?;
     let dev = new_mount(c"tmpfs", &[(c"mode", c"0755"), (c"size", DEV_SIZE)], NOEXEC)?;
     paths::attach(&dev, target)?;
     for (name, major, minor) in NODES {
@@ -83,13 +81,19 @@ pub(super) fn dev(
     for (to, name) in LINKS {
         symlinkat(to, &dev, name)?;
     }
-    // Group 5 is tty everywhere; ptmx must be usable by the container's own users.
-    let pts: [(&CStr, &CStr); 3] = [(c"ptmxmode", c"0666"), (c"mode", c"0620"), (c"gid", c"5")];
-    fill(&dev, c"pts", c"devpts", &pts, NOEXEC)?;
+    // ptmx must be usable by the container's own users.
+    let pts: [(&CStr, &CStr); 3] = [(c"ptmxmode", c"0666"), (c"mode", c"0620"), (c"gid", tty)];
+    let pts = fill(&dev, c"pts", c"devpts", &pts, NOEXEC)?;
+    if progress.base != 0 {
+        // devpts alone asks the mounting process's user namespace whose its root is.
+        let root = Some(progress.base);
+        let (uid, gid) = (root.map(Uid::from_raw), root.map(Gid::from_raw));
+        rustix::fs::chownat(&pts, c"", uid, gid, AtFlags::EMPTY_PATH)?;
+    }
     let shm: [(&CStr, &CStr); 2] = [(c"mode", c"1777"), (c"size", shm_size)];
     fill(&dev, c"shm", c"tmpfs", &shm, STRICTEST)?;
     fill(&dev, c"mqueue", c"mqueue", &[], STRICTEST)?;
-    *made = Some(dev);
+    progress.dev = Some(dev);
     Ok(())
 }
 
@@ -113,7 +117,7 @@ fn fill(
     kind: &CStr,
     options: &[(&CStr, &CStr)],
     attributes: MountAttrFlags,
-) -> Result<(), Fault> {
+) -> Result<OwnedFd, Fault> {
     mkdirat(dev, name, Mode::from_raw_mode(0o755))?;
     let target = paths::open(
         dev.as_fd(),
@@ -121,10 +125,9 @@ fn fill(
         OFlags::PATH | OFlags::DIRECTORY,
         paths::STRICT,
     )?;
-    Ok(paths::attach(
-        new_mount(kind, options, attributes)?,
-        target,
-    )?)
+    let made = new_mount(kind, options, attributes)?;
+    paths::attach(&made, target)?;
+    Ok(made)
 }
 
 /// Covers or protects one path; one that this instance does not have needs neither.

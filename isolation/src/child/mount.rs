@@ -11,7 +11,7 @@ use rustix::mount::{
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, open_tree,
 };
 
-use super::{Fault, paths};
+use super::{Fault, mapping, paths};
 use crate::plan::{InRoot, MountStep, Source};
 use crate::sys::{self, mount_attr};
 
@@ -34,6 +34,9 @@ pub(super) fn make(root: BorrowedFd<'_>, step: &MountStep) -> Result<OwnedFd, Fa
         } => bind(path, *recursive, *links)?,
         Source::Layers { lower, options } => layers(lower, options.as_deref())?,
     };
+    if step.mapped {
+        mapping::map(tree.as_fd(), true)?;
+    }
     let all = &step.all;
     sys::mount_change(tree.as_fd(), all.set, all.clear, 0, true)?;
     let own = &step.own;

@@ -11,13 +11,16 @@ use rustix::io::Errno;
 
 use super::{Fault, paths};
 use crate::plan::{Name, Who};
+use crate::spec;
 
 /// Bytes read of each file.
 const MAX_FILE_BYTES: usize = 1 << 20;
 /// Longest line that counts.
 const MAX_LINE_BYTES: usize = 4096;
-/// Supplementary groups of one user.
-const MAX_GROUPS: usize = 64;
+/// Supplementary groups of one user in the image's files.
+const MAX_FOUND_GROUPS: usize = 64;
+/// Those and the ones that the spec adds.
+const MAX_GROUPS: usize = MAX_FOUND_GROUPS + spec::MAX_GROUPS;
 /// Longest user name that is looked for in group lists.
 const MAX_NAME_BYTES: usize = 256;
 
@@ -61,6 +64,19 @@ impl Identity {
 
     pub(super) fn groups(&self) -> &[Gid] {
         &self.groups[..self.group_count]
+    }
+
+    /// Adds supplementary groups; for numbers that stand for themselves there are no others.
+    pub(super) fn add_groups(&mut self, groups: &[u32]) {
+        for group in groups {
+            self.add_group(*group);
+        }
+    }
+
+    fn add_found(&mut self, gid: u32) {
+        if self.group_count < MAX_FOUND_GROUPS {
+            self.add_group(gid);
+        }
     }
 
     fn add_group(&mut self, gid: u32) {
@@ -168,7 +184,7 @@ fn add_memberships(
                 .split(|b| *b == b',')
                 .any(|member| member.trim_ascii() == name)
         {
-            identity.add_group(gid);
+            identity.add_found(gid);
         }
         true
     })

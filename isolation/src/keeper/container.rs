@@ -5,15 +5,17 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
+use super::ids::Users;
 use super::output::Pump;
 use super::protocol::{Listed, ListedState};
-use crate::cgroup::Group;
+use crate::cgroup::{Group, kill_group};
 use crate::child::{Fault, REPORT_BYTES, read_report};
-use crate::plan::Plan;
+use crate::plan::{Common, Plan};
 use crate::spec::{ContainerId, ExitStatus};
 
 /// What could not be done, and why.
@@ -105,6 +107,13 @@ pub(super) struct Container {
     /// Whether every process stands still.
     pub(super) frozen: bool,
     pub(super) slot: PathBuf,
+    /// What later processes in it have in common with the first.
+    pub(super) common: Common,
+    /// Its ids, unless they are the host's.
+    pub(super) users: Option<Rc<Users>>,
+    /// Whether its end is not the end of everything in it: its processes are in the PID namespace
+    /// of others.
+    pub(super) shares_processes: bool,
 }
 
 /// Reaps the process of `pidfd`; None when it has not ended.
@@ -151,6 +160,16 @@ impl Container {
         match rustix::io::read(&pipe, &mut raw) {
             Ok(4) => Some(ExitStatus::from_raw(i32::from_ne_bytes(raw))),
             _ => None,
+        }
+    }
+
+    /// Kills whatever its first process left behind where no PID 1 of its own did.
+    pub(super) fn kill_rest(&self) {
+        if self.shares_processes
+            && let Some(dir) = self.group.tracking()
+            && let Err(error) = kill_group(dir, libc::SIGKILL)
+        {
+            eprintln!("kill what {} left behind: {error}", self.id);
         }
     }
 

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 
+use super::ids::UserPool;
 use super::{host, launch, server, sweeper};
 use crate::cgroup::{self, CgroupError};
 use crate::child::{FIRST_FREE_FD, KEEPER_IGNORES};
@@ -164,8 +165,14 @@ fn daemon(options: &Options, lock: OwnedFd, readiness: OwnedFd) -> Result<ExitCo
     cgroup::prepare_parent(&mut facts.hierarchies, &options.cgroup_parent)?;
     let sweeper = sweeper::Sweeper::start().map_err(call("start the sweeper"))?;
     let listener = listen(&options.dir)?;
-    let mut keeper = server::Keeper::new(facts, listener, sweeper, nofile)
-        .map_err(call("make the event loop"))?;
+    let mut keeper = server::Keeper::new(
+        facts,
+        listener,
+        sweeper,
+        nofile,
+        UserPool::new(&options.dir),
+    )
+    .map_err(call("make the event loop"))?;
     rustix::io::write(&readiness, b"1").map_err(call("tell the foreground process"))?;
     drop(readiness);
     detach_stderr(&options.dir)?;
@@ -178,7 +185,7 @@ fn daemon(options: &Options, lock: OwnedFd, readiness: OwnedFd) -> Result<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
-/// Fills 0 to 5 with `/dev/null`, so that a child can place its own there without overwriting what
+/// Fills 0 to 7 with `/dev/null`, so that a child can place its own there without overwriting what
 /// it still needs, moves `kept` above them and closes whatever else was inherited. stderr stays for
 /// the words of a failing start.
 fn reserve_low_descriptors<const N: usize>(

@@ -62,7 +62,15 @@ impl PidNamespace {
         Ok(())
     }
 
-    fn enter(&mut self, container: BorrowedFd<'_>) -> Result<(), Failure> {
+    /// After a clone. Should this fail, the next clone tries again and is refused until it works.
+    pub(super) fn try_home(&mut self) {
+        if let Err(failure) = self.home() {
+            eprintln!("{}: {}", failure.step, failure.error);
+        }
+    }
+
+    /// Children are born in the namespace of a container's process from now on.
+    pub(super) fn enter(&mut self, container: BorrowedFd<'_>) -> Result<(), Failure> {
         setns(container, CloneFlags::CLONE_NEWPID).map_err(refused("enter the container"))?;
         self.away = true;
         Ok(())
@@ -102,7 +110,8 @@ pub(super) fn start(
             fds.len()
         )));
     };
-    let mut plan = plan::exec(facts, spec, &container.group).map_err(|e| refuse(e.to_string()))?;
+    let mut plan = plan::exec(facts, spec, &container.group, &container.common)
+        .map_err(|e| refuse(e.to_string()))?;
     let (report, report_end) = message_pipe().map_err(failed("make a pipe"))?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let unified = match &container.group.unified {
@@ -117,6 +126,8 @@ pub(super) fn start(
         report: report_end.as_fd(),
         namespace: Some(container.pidfd.as_fd()),
         status: None,
+        users: container.users.as_ref().map(|users| users.namespace()),
+        ipc: None,
         nofile,
     };
     home.enter(container.pidfd.as_fd())?;
@@ -124,10 +135,7 @@ pub(super) fn start(
     if matches!(cloned, Ok(Cloned::Child)) {
         child::run(&mut plan, &handed);
     }
-    // Should this fail, the next clone tries again and is refused until it works.
-    if let Err(failure) = home.home() {
-        eprintln!("{}: {}", failure.step, failure.error);
-    }
+    home.try_home();
     match cloned.map_err(failed("clone the process"))? {
         Cloned::Parent(pid, Some(pidfd)) => Ok((pid, pidfd, Setup::new(report, plan))),
         _ => Err(failed("clone the process")(Errno::BADF)),

@@ -5,12 +5,14 @@
 //! finds nothing; the number of containers and sessions is bounded.
 
 mod changes;
+mod containers;
 mod poll;
 mod requests;
 
 pub(super) use poll::{Poll, Token};
 
 use std::collections::BTreeMap;
+
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::epoll::EventFlags;
@@ -18,45 +20,22 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::Rlimit;
 
+use containers::Containers;
+
 use super::clients::Clients;
-use super::container::{Container, Failure, Phase, Verdict, reap};
+use super::container::{Failure, Phase, Verdict, reap};
 use super::errand::Errand;
 use super::exec::{PidNamespace, Session, Sessions};
+use super::ids::UserPool;
 use super::output::Turn;
 use super::protocol::Event;
 use super::slots::Slots;
 use super::sweeper::{Job, Sweeper};
 use crate::cgroup;
 use crate::plan::HostFacts;
-use crate::spec::ContainerId;
 
 /// Containers at once, ended ones that nobody has forgotten included.
 const MAX_CONTAINERS: usize = 8192;
-
-/// All containers, by serial number and by name.
-#[derive(Debug, Default)]
-struct Containers {
-    by_serial: BTreeMap<u64, Container>,
-    serials: BTreeMap<ContainerId, u64>,
-}
-
-impl Containers {
-    fn find(&self, id: &ContainerId) -> Option<(u64, &Container)> {
-        let serial = *self.serials.get(id)?;
-        Some((serial, self.by_serial.get(&serial)?))
-    }
-
-    fn insert(&mut self, serial: u64, container: Container) {
-        self.serials.insert(container.id.clone(), serial);
-        self.by_serial.insert(serial, container);
-    }
-
-    fn remove(&mut self, serial: u64) -> Option<Container> {
-        let container = self.by_serial.remove(&serial)?;
-        self.serials.remove(&container.id);
-        Some(container)
-    }
-}
 
 /// The keeper.
 #[derive(Debug)]
@@ -72,6 +51,7 @@ pub(super) struct Keeper {
     sessions: Sessions,
     errands: BTreeMap<u64, Errand>,
     slots: Slots,
+    users: UserPool,
     sweeper: Sweeper,
     stopping: bool,
 }
@@ -83,6 +63,7 @@ impl Keeper {
         listener: OwnedFd,
         sweeper: Sweeper,
         nofile: Rlimit,
+        users: UserPool,
     ) -> Result<Self, Errno> {
         let poll = Poll::new()?;
         poll.add(listener.as_fd(), Token::Listener, EventFlags::IN)?;
@@ -100,6 +81,7 @@ impl Keeper {
             sessions: Sessions::new(),
             errands: BTreeMap::new(),
             slots: Slots::default(),
+            users,
             sweeper,
             stopping: false,
         })
@@ -218,6 +200,7 @@ impl Keeper {
             return;
         };
         self.poll.remove(container.pidfd.as_fd());
+        container.kill_rest();
         container.ended(own, self.null.as_fd());
         match &container.phase {
             Phase::Exited { status, oom_killed } => {
@@ -269,6 +252,9 @@ impl Keeper {
         let Some(container) = self.containers.remove(swept.serial) else {
             return;
         };
+        if let Some(users) = container.users {
+            self.users.give_back(users, true);
+        }
         let id = container.id;
         let event = match container.phase {
             Phase::Removing(Some(Failure { step, error })) => {

@@ -14,12 +14,14 @@ use rustix::process::Rlimit;
 
 use super::Slot;
 use super::container::{Container, Failure, Phase, Setup};
+use super::exec::PidNamespace;
+use super::ids::Users;
 use super::output::{Pump, Rotation, open_dir};
 use crate::cgroup::{Group, GroupFilter, Program, remove_group};
 use crate::child::{self, Handed};
 use crate::device::{self, DeviceError};
-use crate::plan::{self, HostFacts};
-use crate::spec::{ContainerSpec, Network, Output};
+use crate::plan::{self, Common, HostFacts, own_processes};
+use crate::spec::{ContainerSpec, Network, Output, Sharing};
 use crate::sys::{self, Cloned, clone_flags};
 
 /// What a start needs of the keeper.
@@ -34,6 +36,8 @@ pub(super) struct Context<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Shared<'a> {
     pub(super) network: Option<BorrowedFd<'a>>,
+    pub(super) pid: Option<BorrowedFd<'a>>,
+    pub(super) ipc: Option<BorrowedFd<'a>>,
 }
 
 fn failed(step: &str) -> impl FnOnce(Errno) -> Failure {
@@ -66,29 +70,33 @@ pub(super) fn message_pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
 /// Clones the container's first process.
 pub(super) fn start(
     context: &Context<'_>,
+    home: &mut PidNamespace,
     spec: &mut ContainerSpec,
     slot: Slot,
+    users: Option<Rc<Users>>,
     fds: Vec<OwnedFd>,
 ) -> Result<Container, Failure> {
-    let devices = device::find(&spec.devices).map_err(missing)?;
-    let planned = plan::container(context.facts, spec, &slot, &devices);
-    let (mut plan, group) = planned.map_err(|error| Failure {
+    let refuse = |error: String| Failure {
         step: "check the spec".to_owned(),
-        error: error.to_string(),
-    })?;
+        error,
+    };
+    let common = Common::new(spec, users.as_ref().map(|users| users.base()));
+    let devices = device::find(&spec.devices).map_err(missing)?;
+    let (mut plan, group) = plan::container(context.facts, spec, &slot, &devices, &common)
+        .map_err(|error| refuse(error.to_string()))?;
     // The child inherits a copy of everything here.
     spec.wipe_secrets();
     let mut fds = fds.into_iter();
-    let netns = match spec.network {
-        Network::Namespace => Some(fds.next().ok_or_else(|| Failure {
-            step: "check the spec".to_owned(),
-            error: "no network namespace came with the request".to_owned(),
-        })?),
-        Network::Host | Network::New | Network::Of(_) => None,
+    let mut came = |wanted: bool, what: &str| match wanted.then(|| fds.next()) {
+        Some(None) => Err(refuse(format!("no {what} came with the request"))),
+        fd => Ok(fd.flatten()),
     };
+    let netns = came(spec.network == Network::Namespace, "network namespace")?;
+    let terminal = came(spec.terminal, "terminal")?;
     let streams = Streams::new(&spec.output).map_err(failed("open the output files"))?;
     let (report, report_end) = message_pipe().map_err(failed("make a pipe"))?;
-    let (status, status_end) = if spec.init {
+    let shares_processes = !own_processes(&spec.namespaces);
+    let (status, status_end) = if spec.init && !shares_processes {
         let (read, write) = message_pipe().map_err(failed("make a pipe"))?;
         (Some(read), Some(write))
     } else {
@@ -96,32 +104,30 @@ pub(super) fn start(
     };
     let unified = make_unified(context.facts, &group)?;
     let null = context.null.as_fd();
-    let [stdout, stderr] = &streams.write_ends;
+    let terminal = terminal.as_ref().map(AsFd::as_fd);
+    let [stdout, stderr] = streams
+        .write_ends
+        .each_ref()
+        .map(|end| end.as_ref().map(AsFd::as_fd).or(terminal).unwrap_or(null));
     let handed = Handed {
-        stdio: [
-            null,
-            stdout.as_ref().map_or(null, AsFd::as_fd),
-            stderr.as_ref().map_or(null, AsFd::as_fd),
-        ],
+        stdio: [terminal.unwrap_or(null), stdout, stderr],
         report: report_end.as_fd(),
         namespace: netns.as_ref().map(AsFd::as_fd).or(context.shared.network),
         status: status_end.as_ref().map(AsFd::as_fd),
+        users: users.as_ref().map(|users| users.namespace()),
+        ipc: context.shared.ipc,
         nofile: context.nofile,
     };
-    let new_net = if spec.network == Network::New {
-        clone_flags::NEWNET
-    } else {
-        0
-    };
-    let flags = clone_flags::PIDFD
-        | clone_flags::NEWNS
-        | clone_flags::NEWPID
-        | clone_flags::NEWIPC
-        | clone_flags::NEWUTS
-        | new_net;
-    let cloned = sys::clone3(flags, unified.as_ref().map(AsFd::as_fd));
+    if let Some(pid) = context.shared.pid {
+        home.enter(pid).inspect_err(|_| remove_unified(&group))?;
+    }
+    let cloned = sys::clone3(new_namespaces(spec), unified.as_ref().map(AsFd::as_fd));
+    if matches!(cloned, Ok(Cloned::Child)) {
+        child::run(&mut plan, &handed);
+    }
+    home.try_home();
     let (pid, pidfd) = match cloned {
-        Ok(Cloned::Child) => child::run(&mut plan, &handed),
+        Ok(Cloned::Child) => return Err(undo(&group, Errno::CHILD)),
         Ok(Cloned::Parent(pid, Some(pidfd))) => (pid, pidfd),
         Ok(Cloned::Parent(_, None)) => return Err(undo(&group, Errno::BADF)),
         Err(errno) => return Err(undo(&group, errno)),
@@ -137,7 +143,21 @@ pub(super) fn start(
         group,
         frozen: false,
         slot: slot.dir,
+        common,
+        users,
+        shares_processes,
     })
+}
+
+/// Flags of the clone; what is shared is entered or left as it is.
+fn new_namespaces(spec: &ContainerSpec) -> u64 {
+    let own = |is: bool, flag| if is { flag } else { 0 };
+    clone_flags::PIDFD
+        | clone_flags::NEWNS
+        | clone_flags::NEWUTS
+        | own(own_processes(&spec.namespaces), clone_flags::NEWPID)
+        | own(spec.namespaces.ipc == Sharing::Own, clone_flags::NEWIPC)
+        | own(spec.network == Network::New, clone_flags::NEWNET)
 }
 
 /// The group in the v2 tree, if there is one, with its device filter; the child is born in it.
@@ -182,12 +202,16 @@ fn filter_devices(facts: &HostFacts, group: &Group, dir: &Path) -> Result<(), Fa
 }
 
 fn undo(group: &Group, errno: Errno) -> Failure {
+    remove_unified(group);
+    failed("clone the container's first process")(errno)
+}
+
+fn remove_unified(group: &Group) {
     if let Some(dir) = &group.unified
         && let Err(error) = remove_group(dir)
     {
         eprintln!("remove {}: {error}", dir.display());
     }
-    failed("clone the container's first process")(errno)
 }
 
 /// Both output streams: the container's ends and ours.

@@ -68,6 +68,8 @@ pub(crate) struct MountStep {
     pub(crate) all: Attributes,
     /// `MS_PRIVATE`, `MS_SLAVE`, `MS_SHARED` or `MS_UNBINDABLE`; 0 leaves it.
     pub(crate) propagation: u64,
+    /// Whether its files appear with the container's ids.
+    pub(crate) mapped: bool,
 }
 
 impl MountStep {
@@ -81,6 +83,7 @@ impl MountStep {
             own: Attributes::default(),
             all: Attributes { set, clear: 0 },
             propagation: 0,
+            mapped: false,
         })
     }
 
@@ -97,6 +100,11 @@ impl MountStep {
         ];
         let kind = c("tmpfs")?;
         Self::plain(Source::New { kind, options }, at, read_only)
+    }
+
+    /// With the container's ids, if so.
+    fn with_ids(self, mapped: bool) -> Self {
+        Self { mapped, ..self }
     }
 
     fn bind(path: &Path, at: &Path, read_only: bool, recursive: bool) -> Result<Self, SpecError> {
@@ -175,15 +183,17 @@ pub(super) fn layers(
 pub(super) fn volumes(
     host: &HostFacts,
     spec: &ContainerSpec,
+    mapped: bool,
     steps: &mut Vec<Step>,
 ) -> Result<(), SpecError> {
     // First: a volume's target may lie in the sandbox.
     if let Some(sandbox) = &spec.sandbox {
         let at = Path::new(SANDBOX_TARGET);
-        steps.push(Step::Mount(MountStep::bind(sandbox, at, false, true)?));
+        let step = MountStep::bind(sandbox, at, false, true)?;
+        steps.push(Step::Mount(step.with_ids(mapped)));
     }
     for mount in &spec.mounts {
-        volume(host, spec, mount, steps)?;
+        volume(host, spec, mount, mapped, steps)?;
     }
     Ok(())
 }
@@ -192,6 +202,7 @@ fn volume(
     host: &HostFacts,
     spec: &ContainerSpec,
     mount: &Mount,
+    mapped: bool,
     steps: &mut Vec<Step>,
 ) -> Result<(), SpecError> {
     let (at, read_only) = (mount.target.as_path(), mount.read_only);
@@ -202,7 +213,7 @@ fn volume(
             recursive,
         } => {
             let step = MountStep::bind(source, at, read_only, *recursive)?;
-            steps.push(Step::Mount(step));
+            steps.push(Step::Mount(step.with_ids(mapped)));
             // At once: a later volume's mount point must not be made in what is covered.
             for path in cover {
                 let within = path.strip_prefix(source).unwrap_or(path);
@@ -217,7 +228,7 @@ fn volume(
             steps.push(Step::Mount(step));
         }
         MountKind::Image { layers: paths } => steps.push(Step::Mount(match paths.as_slice() {
-            // overlayfs wants two at least.
+            // overlayfs wants two at least. Layers have the container's ids where they are.
             [only] => MountStep::bind(only, at, true, false)?,
             several => {
                 let (lower, options) = layers(host, several, "")?;

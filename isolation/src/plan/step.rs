@@ -8,7 +8,7 @@ use rustix::fs::FileType;
 use super::mount::show_layers;
 use super::{Guard, GuardBase, GuardHow, InRoot, MountStep, Who};
 use crate::caps::CapSet;
-use crate::spec::Secret;
+use crate::spec::{RLIM_INFINITY, Rlimit, Secret};
 
 /// One step. Its `Display` is what a failure report says was being done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,8 +30,27 @@ pub(crate) enum Step {
     NetEnter,
     /// Bring loopback up in a fresh network namespace.
     NetLoopback,
-    /// Let every group ping in a fresh network namespace, without raw sockets.
-    NetPing,
+    /// Let everyone ping without raw sockets and use every port, in a fresh network namespace.
+    NetOpen,
+    /// Enter the IPC namespace of another container.
+    IpcEnter,
+    /// Make a time namespace with these offsets.
+    Time(CString),
+    /// Say how likely the kernel kills this process for want of memory.
+    OomScore(CString),
+    /// Let the slot's files appear with the container's ids.
+    MapSlot,
+    /// Let the files of a host directory appear with the container's ids.
+    MapTree {
+        /// Which.
+        path: CString,
+        /// What in it must be on its file system.
+        names: Vec<CString>,
+    },
+    /// Make files as this user of the host, the container's root.
+    ActAs(u32),
+    /// Make files as the host's root again.
+    ActAsRoot,
     /// Stop mounts of this namespace and the host's from reaching each other.
     DetachMounts,
     /// Enter the directory with the overlay's upper and work directories.
@@ -90,6 +109,8 @@ pub(crate) enum Step {
     Dev {
         /// Size of `shm` in bytes.
         shm: CString,
+        /// Number of the host of the group of terminals.
+        tty: CString,
     },
     /// Make a device in `/dev`.
     Device {
@@ -114,6 +135,10 @@ pub(crate) enum Step {
     Cwd(InRoot),
     /// Find the user's and groups' numbers.
     LookUpUser(Who),
+    /// Add supplementary groups.
+    Groups(Vec<u32>),
+    /// Give the pipes and terminals among the streams to the user.
+    OwnStreams,
     /// Make the new root the root and drop the host's.
     Pivot,
     /// Set the host name.
@@ -121,13 +146,25 @@ pub(crate) enum Step {
     /// Leave the session keyring of the host.
     Keyring,
     /// Become the tiny PID 1 and go on in a child.
-    Init,
+    Init {
+        /// Whether PID 1 enters the user namespace.
+        mapped: bool,
+    },
     /// Enter the namespaces of a running container.
-    EnterContainer,
+    EnterContainer {
+        /// Whether it has a time namespace.
+        time: bool,
+    },
     /// Make stdin the controlling terminal.
     Terminal,
-    /// Become the user with these capabilities at most, without a way to gain more.
+    /// Set a resource limit.
+    Rlimit(Rlimit),
+    /// Enter the user namespace.
+    EnterUsers,
+    /// Become the user with these capabilities at most.
     Credentials(CapSet),
+    /// Give up every way to gain more.
+    NoNewPrivileges,
     /// Run the command.
     Exec(String),
 }
@@ -148,7 +185,14 @@ impl fmt::Display for Step {
             Self::CgroupNamespace => f.write_str("make the cgroup namespace"),
             Self::NetEnter => f.write_str("enter the network namespace"),
             Self::NetLoopback => f.write_str("bring loopback up"),
-            Self::NetPing => f.write_str("allow ping"),
+            Self::NetOpen => f.write_str("allow ping and every port"),
+            Self::IpcEnter => f.write_str("enter the IPC namespace"),
+            Self::Time(_) => f.write_str("make the time namespace"),
+            Self::OomScore(score) => write!(f, "set oom_score_adj to {}", score.to_string_lossy()),
+            Self::MapSlot => f.write_str("map the ids of the slot"),
+            Self::MapTree { path, .. } => write!(f, "map the ids of {}", path.to_string_lossy()),
+            Self::ActAs(id) => write!(f, "make files as user {id} of the host"),
+            Self::ActAsRoot => f.write_str("make files as root of the host"),
             Self::DetachMounts => f.write_str("detach from the host's mounts"),
             Self::Slot { dir, fresh } => {
                 let verb = if *fresh { "make" } else { "enter" };
@@ -182,10 +226,22 @@ impl fmt::Display for Step {
             Self::Pivot => f.write_str("change the root"),
             Self::Hostname(name) => write!(f, "set the host name {}", name.to_string_lossy()),
             Self::Keyring => f.write_str("join a session keyring of its own"),
-            Self::Init => f.write_str("fork from the init"),
-            Self::EnterContainer => f.write_str("enter the container"),
+            Self::Groups(groups) => write!(f, "add groups {groups:?}"),
+            Self::OwnStreams => f.write_str("give the streams to the user"),
+            Self::Init { .. } => f.write_str("fork from the init"),
+            Self::EnterContainer { .. } => f.write_str("enter the container"),
             Self::Terminal => f.write_str("take the terminal"),
+            Self::Rlimit(limit) => {
+                let value = |value| match value {
+                    RLIM_INFINITY => "unlimited".to_owned(),
+                    value => value.to_string(),
+                };
+                let (soft, hard) = (value(limit.soft), value(limit.hard));
+                write!(f, "set {} to {soft}:{hard}", limit.resource)
+            }
+            Self::EnterUsers => f.write_str("enter the user namespace"),
             Self::Credentials(caps) => write!(f, "drop privileges to {:#x}", caps.bits()),
+            Self::NoNewPrivileges => f.write_str("allow no new privileges"),
             Self::Exec(program) => write!(f, "exec {program}"),
         }
     }

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::spec::{ContainerId, Files, Limits, Mount, MountKind, Secret, User};
+use crate::spec::{
+    ContainerId, Files, Limits, Mount, MountKind, RLIM_INFINITY, Resource, Rlimit, Secret,
+    TimeOffsets, User,
+};
 
 fn host() -> HostFacts {
     let tree = |name: &str| Some(PathBuf::from("/cg").join(name));
@@ -39,6 +42,16 @@ fn slot() -> Slot {
         dir: "/d/.slots/1".into(),
         fresh: true,
     }
+}
+
+/// With the host's ids.
+fn container(
+    host: &HostFacts,
+    spec: &ContainerSpec,
+    slot: &Slot,
+    devices: &[Node],
+) -> Result<(Plan, Group), PlanError> {
+    super::container(host, spec, slot, devices, &Common::new(spec, None))
 }
 
 fn spec(root: Root) -> ContainerSpec {
@@ -91,6 +104,7 @@ protect /proc/sys
 mask /proc/kcore
 open the working directory /mnt/mesos/sandbox
 find user web in the container
+give the streams to the user
 make cgroup /cg/cpu/gantry-t/c1
 make cgroup /cg/memory/gantry-t/c1
 make cgroup /cg/pids/gantry-t/c1
@@ -108,9 +122,68 @@ set the host name box
 join a session keyring of its own
 fork from the init
 drop privileges to 0xa80405fb
+allow no new privileges
 exec true
 ";
     assert_eq!(plan.to_string(), golden);
+}
+
+#[test]
+fn users_of_its_own_are_entered_when_the_hosts_root_is_no_longer_needed() {
+    let mut spec = spec(Root::Layers(vec![
+        "/l/2".into(),
+        "/m/3".into(),
+        "/l/1".into(),
+        "/".into(),
+    ]));
+    spec.network = Network::New;
+    spec.namespaces.time = Some(TimeOffsets::default());
+    spec.oom_score_adj = Some(500);
+    spec.rlimits = vec![Rlimit {
+        resource: Resource::Nofile,
+        soft: 64,
+        hard: RLIM_INFINITY,
+    }];
+    spec.groups = vec![7, 8];
+    spec.terminal = true;
+    let common = Common::new(&spec, Some(1_048_576));
+    let (plan, _) = super::container(&host(), &spec, &slot(), &[], &common).unwrap();
+    let text = plan.to_string();
+    let golden_start = "\
+bring loopback up
+allow ping and every port
+make the time namespace
+set oom_score_adj to 500
+detach from the host's mounts
+make the slot /d/.slots/1
+map the ids of /
+map the ids of /l
+map the ids of /m/3
+map the ids of the slot
+make files as user 1048576 of the host
+mount the root over /l/2:/m/3:/l/1:/..
+mount /proc
+";
+    assert!(text.starts_with(golden_start), "{text}");
+    let golden_end = "\
+open the working directory /
+add groups [7, 8]
+give the streams to the user
+make files as root of the host
+make cgroup /cg/cpu/gantry-t/c1
+";
+    assert!(text.contains(golden_end), "{text}");
+    let golden_last = "\
+join a session keyring of its own
+fork from the init
+take the terminal
+set RLIMIT_NOFILE to 64:unlimited
+enter the user namespace
+drop privileges to 0xa80405fb
+allow no new privileges
+exec true
+";
+    assert!(text.ends_with(golden_last), "{text}");
 }
 
 #[test]
@@ -133,7 +206,7 @@ hide /var/gantry
 ";
     assert_eq!(&text[from..to], golden);
     assert!(text.ends_with(
-        "join a session keyring of its own\ndrop privileges to 0xa80405fb\nexec true\n"
+        "join a session keyring of its own\ndrop privileges to 0xa80405fb\nallow no new privileges\nexec true\n"
     ));
 }
 
@@ -251,6 +324,7 @@ open the working directory /
 find user web in the container
 give the secrets to the user
 make the root read-only
+give the streams to the user
 ";
     assert_eq!(&text[from..to], golden);
     let debug = format!("{plan:?} {spec:?}");

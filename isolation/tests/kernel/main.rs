@@ -6,6 +6,7 @@ mod attacks;
 mod devices;
 mod exec;
 mod files;
+mod ids;
 mod limits;
 mod mounts;
 mod namespaces;

@@ -58,6 +58,7 @@ fn a_container_pings_without_capabilities() {
         let web = network.attach("web", &[]).await.unwrap();
         inside(web.netns.as_fd(), || {
             assert_eq!(setting("ipv4/ping_group_range"), "0 2147483647");
+            assert_eq!(setting("ipv4/ip_unprivileged_port_start"), "0");
             let script = "import socket; s = socket.socket(2, socket.SOCK_DGRAM, 1); \
                 s.settimeout(5); s.sendto(bytes([8, 0, 0, 0, 0, 0, 0, 1]), ('%s', 0)); s.recv(99)";
             let script = script.replace("%s", &network.gateway().to_string());

@@ -14,13 +14,13 @@ use crate::keeper::Slot;
 use crate::keeper::container::{Container, Failure, Phase};
 use crate::keeper::exec::{self, MAX_SESSIONS, Session};
 use crate::keeper::protocol::{Event, ExecSpec, Request};
-use crate::keeper::start::{self, Context, Shared};
+use crate::keeper::start::{self, Context};
 use crate::keeper::sweeper::Job;
-use crate::spec::{ContainerId, ContainerSpec, Network};
+use crate::spec::{ContainerId, ContainerSpec, Ids};
 use crate::sys;
 
-/// A pidfd, two pipes with their files and directory, the status and the failure pipe.
-const FDS_PER_CONTAINER: u64 = 8;
+/// A pidfd, a user namespace, two pipes with their files and directory, the status and the failure pipe.
+const FDS_PER_CONTAINER: u64 = 9;
 /// For clients, sessions, requests' own descriptors and the keeper itself.
 const RESERVED_FDS: u64 = 1024;
 /// `_NSIG` of Linux.
@@ -81,16 +81,7 @@ impl Keeper {
             .and_then(|()| self.take_slot(spec))
             .and_then(|slot| {
                 let dir = slot.dir.clone();
-                self.shared(spec)
-                    .and_then(|shared| {
-                        let context = Context {
-                            facts: &self.facts,
-                            null: &self.null,
-                            nofile: self.nofile,
-                            shared,
-                        };
-                        start::start(&context, spec, slot, fds)
-                    })
+                self.start_in(spec, slot, fds)
                     .inspect_err(|_| self.sweep_slot(dir))
             });
         match result {
@@ -103,22 +94,33 @@ impl Keeper {
         }
     }
 
-    /// Finds the running containers that `spec` shares with.
-    fn shared(&self, spec: &ContainerSpec) -> Result<Shared<'_>, Failure> {
-        let running = |what: &str, id: &ContainerId| match self.containers.find(id) {
-            Some((_, container)) if matches!(container.phase, Phase::Running) => {
-                Ok(container.pidfd.as_fd())
-            }
-            _ => Err(Failure {
-                step: format!("share the {what} of {id}"),
-                error: "no such container runs".to_owned(),
-            }),
+    fn start_in(
+        &mut self,
+        spec: &mut ContainerSpec,
+        slot: Slot,
+        fds: Vec<OwnedFd>,
+    ) -> Result<Container, Failure> {
+        let users = match &spec.ids {
+            Ids::Host => None,
+            Ids::Private => Some(self.users.take()?),
+            Ids::Of(id) => self.containers.running("ids", id)?.users.clone(),
         };
-        let network = match &spec.network {
-            Network::Of(id) => Some(running("network", id)?),
-            Network::Host | Network::New | Network::Namespace => None,
-        };
-        Ok(Shared { network })
+        let mine = users.clone();
+        let started = self.containers.shared(spec).and_then(|shared| {
+            let context = Context {
+                facts: &self.facts,
+                null: &self.null,
+                nofile: self.nofile,
+                shared,
+            };
+            let home = &mut self.pid_namespace;
+            start::start(&context, home, spec, slot, mine, fds)
+        });
+        if let (Err(_), Some(users)) = (&started, users) {
+            // Nothing ran with them.
+            self.users.give_back(users, true);
+        }
+        started
     }
 
     fn admit(&mut self) -> Result<(), Failure> {

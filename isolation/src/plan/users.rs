@@ -1,0 +1,144 @@
+//! What all processes of one container have in common, and the steps that make them so: ids, limits,
+//! privileges.
+//!
+//! It decides the order in which privileges go. Whatever needs the host's root comes before the user
+//! namespace is entered; a filter that may be loaded without privileges comes last, so that it need
+//! not allow what the steps before it do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use super::{HostFacts, Step, c, c_path, capabilities};
+use crate::caps::CapSet;
+use crate::spec::{ContainerSpec, MountKind, Namespaces, Root, Sharing, SpecError, TimeOffsets};
+
+/// How many users and groups a user namespace has: all that 16 bits hold, which is what images use.
+pub(crate) const USERS: u32 = 1 << 16;
+
+/// What all processes of one container have in common, from the first to those that join it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Common {
+    /// First number of the host of its users; None: they are the host's.
+    pub(crate) users: Option<u32>,
+    groups: Vec<u32>,
+    no_new_privileges: bool,
+    time: bool,
+}
+
+impl Common {
+    /// Of a container with these ids.
+    pub(crate) fn new(spec: &ContainerSpec, users: Option<u32>) -> Self {
+        Self {
+            users,
+            groups: spec.groups.clone(),
+            no_new_privileges: spec.no_new_privileges,
+            time: spec.namespaces.time.is_some(),
+        }
+    }
+
+    /// Enters the container, as one of its users for files.
+    pub(super) fn enter(&self, steps: &mut Vec<Step>) {
+        steps.push(Step::EnterContainer { time: self.time });
+        steps.extend(self.users.map(Step::ActAs));
+    }
+
+    /// The user is known.
+    pub(super) fn groups(&self, steps: &mut Vec<Step>) {
+        if !self.groups.is_empty() {
+            steps.push(Step::Groups(self.groups.clone()));
+        }
+        steps.push(Step::OwnStreams);
+    }
+
+    /// The last steps before exec: privileges go.
+    pub(super) fn settle(&self, host: &HostFacts, wanted: CapSet, steps: &mut Vec<Step>) {
+        if self.users.is_some() {
+            steps.push(Step::EnterUsers);
+        }
+        steps.push(Step::Credentials(capabilities(host, wanted)));
+        if self.no_new_privileges {
+            steps.push(Step::NoNewPrivileges);
+        }
+    }
+}
+
+/// Text of `/proc/self/timens_offsets`: seconds may be negative, nanoseconds may not.
+pub(super) fn time(offsets: TimeOffsets) -> Result<Step, SpecError> {
+    const SECOND_NS: i64 = 1_000_000_000;
+    let line = |clock: &str, ns: i64| {
+        let (seconds, rest) = (ns.div_euclid(SECOND_NS), ns.rem_euclid(SECOND_NS));
+        format!("{clock} {seconds} {rest}\n")
+    };
+    let monotonic = line("monotonic", offsets.monotonic_ns);
+    let boottime = line("boottime", offsets.boottime_ns);
+    Ok(Step::Time(c(monotonic + &boottime)?))
+}
+
+/// Whether a container has a PID namespace of its own: where it has not, there is no PID 1 of its
+/// own either.
+pub(crate) fn own_processes(namespaces: &Namespaces) -> bool {
+    namespaces.pid == Sharing::Own
+}
+
+/// Where the lowest layer of a native command is found once a mapped view covers the root: `/` is
+/// still what is below it, and `..` of that is what is mounted on top.
+pub(super) const MAPPED_ROOT: &str = "/..";
+
+/// Makes the layers of the root and of image volumes appear with the container's ids. One view of
+/// the directory that several are in serves them all: views are mounts, of which a host has one
+/// lock, and an image has up to hundreds of layers.
+pub(super) fn map_layers(spec: &ContainerSpec, steps: &mut Vec<Step>) -> Result<(), SpecError> {
+    let host_root = PathBuf::from("/");
+    let mut siblings: BTreeMap<&Path, BTreeSet<&Path>> = BTreeMap::new();
+    for layer in layers(spec, &host_root) {
+        let above = layer.parent().unwrap_or(layer);
+        siblings.entry(above).or_default().insert(layer);
+    }
+    for (above, layers) in siblings {
+        // The root's own file system is not what is mounted on it.
+        if layers.len() > 1 && above != host_root {
+            let names = layers
+                .iter()
+                .filter_map(|layer| layer.file_name())
+                .map(|name| c(name.as_encoded_bytes()))
+                .collect::<Result<Vec<_>, _>>()?;
+            let path = c_path(above)?;
+            steps.push(Step::MapTree { path, names });
+            continue;
+        }
+        for layer in layers {
+            let path = c_path(layer)?;
+            let names = Vec::new();
+            steps.push(Step::MapTree { path, names });
+        }
+    }
+    Ok(())
+}
+
+fn layers<'a>(spec: &'a ContainerSpec, host_root: &'a Path) -> Vec<&'a Path> {
+    let mut all: Vec<&Path> = match &spec.root {
+        Root::Layers(own) => own.iter().map(PathBuf::as_path).collect(),
+        Root::Host { .. } => vec![host_root],
+    };
+    for mount in &spec.mounts {
+        if let MountKind::Image { layers } = &mount.kind {
+            all.extend(layers.iter().map(PathBuf::as_path));
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_before_zero_keep_nanoseconds_above_it() {
+        let step = time(TimeOffsets {
+            monotonic_ns: -1_500_000_000,
+            boottime_ns: 86_400_000_000_001,
+        });
+        let text = c("monotonic -2 500000000\nboottime 86400 1\n").unwrap();
+        assert_eq!(step, Ok(Step::Time(text)));
+    }
+}
