@@ -5,8 +5,8 @@
 //! child does that, between clone and exec, with instructions that are ready.
 //!
 //! Invariants. A call that no rule names gets the profile's default action; calls of another
-//! architecture than those a profile names end the process, whatever its default is. Where rules
-//! of a profile contradict each other, the answer is never laxer than runc's (libseccomp's).
+//! architecture than those a profile names end the process, whatever its default is. Where one
+//! rule of a profile excepts from another, the answer is never laxer than runc's (libseccomp's).
 //!
 //! Programs are short paths, not lists: the kernel runs a new filter once for each system call
 //! number, native and compat, to learn which are always allowed, and never runs it again for

@@ -62,15 +62,18 @@ impl Action {
         matches!(self, Self::Trace(_) | Self::Log | Self::Allow)
     }
 
-    /// Whether this refuses more than `other`. Two error numbers, or two for a tracer, are equally
-    /// strict.
-    pub(super) fn is_stricter_than(self, other: Self) -> bool {
-        let rank = |action| match action {
+    /// The smaller, the more is refused. Two error numbers, or two for a tracer, are alike.
+    pub(super) fn strictness(self) -> Self {
+        match self {
             Self::Errno(_) => Self::Errno(0),
             Self::Trace(_) => Self::Trace(0),
             other => other,
-        };
-        rank(self) < rank(other)
+        }
+    }
+
+    /// Whether this refuses more than `other`.
+    pub(super) fn is_stricter_than(self, other: Self) -> bool {
+        self.strictness() < other.strictness()
     }
 }
 

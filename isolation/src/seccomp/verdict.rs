@@ -5,10 +5,14 @@
 //! is the same: the first whose conditions all hold.
 //!
 //! Among the rules of one call, those with more conditions are asked first, of as many conditions
-//! those with more `==`, then in the order of the text; a rule without conditions is asked last.
+//! those with more `==`, of those the stricter, then in the order of the text. Behind them come
+//! those that repeat the default (runc passes over them), last a rule without conditions; one
+//! without conditions that repeats the default is nothing.
+//!
 //! Contradictions: a rule goes when another one, with fewer or the same conditions, is stricter.
-//! libseccomp drops rules there by the order they are added in; this never answers more laxly than
-//! it. A rule without conditions that repeats the default is nothing, as for runc.
+//! libseccomp drops one of the two there by the order they are added in; this is never laxer.
+//! Where conditions only overlap, libseccomp's answer depends on the numbers of the arguments
+//! (and 2.5 mixes up rules that share one); this keeps to the order above.
 
 use std::collections::BTreeMap;
 
@@ -81,20 +85,23 @@ fn alternatives(rule: &Rule, arch: Arch) -> Vec<(Vec<Condition>, Action)> {
 }
 
 /// A 32-bit argument is shown with an upper half of zero. Profiles write negative ones with an
-/// upper half of ones; where only equality is asked, the lower half decides, as for libseccomp.
+/// upper half of ones: as for libseccomp, only the lower half of what is written counts.
 fn narrowed(condition: Condition, arch: Arch) -> Condition {
     if !arch.is_32_bit() {
         return condition;
     }
     let low = u64::from(u32::MAX);
     let comparison = match condition.comparison {
-        Comparison::Eq(value) => Comparison::Eq(value & low),
         Comparison::Ne(value) => Comparison::Ne(value & low),
+        Comparison::Lt(value) => Comparison::Lt(value & low),
+        Comparison::Le(value) => Comparison::Le(value & low),
+        Comparison::Eq(value) => Comparison::Eq(value & low),
+        Comparison::Ge(value) => Comparison::Ge(value & low),
+        Comparison::Gt(value) => Comparison::Gt(value & low),
         Comparison::Masked { mask, value } => Comparison::Masked {
             mask: mask & low,
             value: value & low,
         },
-        ordered => ordered,
     };
     Condition {
         comparison,
@@ -118,8 +125,11 @@ fn settle(mut list: Vec<(Vec<Condition>, Action)>, default: Action) -> Chain {
         let equal = |one: &&Condition| matches!(one.comparison, Comparison::Eq(_));
         conditions.iter().filter(equal).count()
     };
-    list.sort_by_key(|(conditions, _)| {
-        std::cmp::Reverse((conditions.len(), equalities(conditions)))
+    list.sort_by_key(|(conditions, action)| {
+        let asks = !conditions.is_empty();
+        let excepts = asks && *action != default;
+        let weight = (asks, excepts, conditions.len(), equalities(conditions));
+        (std::cmp::Reverse(weight), action.strictness())
     });
     let end = list
         .iter()

@@ -8,7 +8,7 @@ use crate::caps::CapSet;
 /// Whether a condition holds.
 fn holds(condition: &Condition, call: &Call, arch: Arch) -> bool {
     let argument = call.arguments[usize::from(condition.argument)];
-    // Equality on a 32-bit machine looks at 32 bits.
+    // On a 32-bit machine 32 bits of what is written count.
     let cut = |value: u64| {
         if arch == Arch::X86 {
             value & 0xffff_ffff
@@ -18,11 +18,11 @@ fn holds(condition: &Condition, call: &Call, arch: Arch) -> bool {
     };
     match condition.comparison {
         Comparison::Ne(value) => argument != cut(value),
-        Comparison::Lt(value) => argument < value,
-        Comparison::Le(value) => argument <= value,
+        Comparison::Lt(value) => argument < cut(value),
+        Comparison::Le(value) => argument <= cut(value),
         Comparison::Eq(value) => argument == cut(value),
-        Comparison::Ge(value) => argument >= value,
-        Comparison::Gt(value) => argument > value,
+        Comparison::Ge(value) => argument >= cut(value),
+        Comparison::Gt(value) => argument > cut(value),
         Comparison::Masked { mask, value } => argument & cut(mask) == cut(value),
     }
 }
@@ -91,9 +91,12 @@ fn same(a: &Condition, b: &Condition, arch: Arch) -> bool {
     };
     a.argument == b.argument
         && match (&a.comparison, &b.comparison) {
-            (Comparison::Eq(a), Comparison::Eq(b)) | (Comparison::Ne(a), Comparison::Ne(b)) => {
-                cut(a) == cut(b)
-            }
+            (Comparison::Eq(a), Comparison::Eq(b))
+            | (Comparison::Ne(a), Comparison::Ne(b))
+            | (Comparison::Lt(a), Comparison::Lt(b))
+            | (Comparison::Le(a), Comparison::Le(b))
+            | (Comparison::Ge(a), Comparison::Ge(b))
+            | (Comparison::Gt(a), Comparison::Gt(b)) => cut(a) == cut(b),
             (
                 Comparison::Masked { mask, value },
                 Comparison::Masked {
@@ -101,7 +104,7 @@ fn same(a: &Condition, b: &Condition, arch: Arch) -> bool {
                     value: other,
                 },
             ) => cut(mask) == cut(other_mask) && cut(value) == cut(other),
-            (a, b) => a == b,
+            _ => false,
         }
 }
 
@@ -140,14 +143,24 @@ pub(super) fn answer(profile: &Profile, caps: CapSet, host: Host, call: &Call) -
                     .all(|other| conditions.iter().any(|one| same(one, other, arch)))
         })
     };
-    let weight = |conditions: &[Condition]| {
+    // Larger is asked first; among equals the first in the text.
+    let weight = |(conditions, action): &(Vec<Condition>, Action)| {
         let equal = |one: &&Condition| matches!(one.comparison, Comparison::Eq(_));
-        (conditions.len(), conditions.iter().filter(equal).count())
+        let equalities = conditions.iter().filter(equal).count();
+        let excepts = *action != profile.default;
+        let strict = 10 - rank(*action);
+        (
+            !conditions.is_empty(),
+            excepts,
+            conditions.len(),
+            equalities,
+            strict,
+        )
     };
     let mut best: Option<&(Vec<Condition>, Action)> = None;
     for rule in all.iter().filter(stands) {
         let matches = rule.0.iter().all(|one| holds(one, call, arch));
-        if matches && best.is_none_or(|best| weight(&rule.0) > weight(&best.0)) {
+        if matches && best.is_none_or(|best| weight(rule) > weight(best)) {
             best = Some(rule);
         }
     }
