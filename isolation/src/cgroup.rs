@@ -24,6 +24,7 @@ mod parent;
 mod path;
 mod pids;
 mod remove;
+mod text;
 mod usage;
 
 pub(crate) use bpf::Program;
@@ -39,7 +40,8 @@ pub use parent::{CgroupError, parent_id, prepare, remove_parent};
 pub(crate) use parent::{container_parents, prepare_parent};
 pub use path::CgroupPath;
 pub(crate) use remove::remove_group;
-pub use usage::{Usage, usage};
+pub use text::{IoUsage, Pressure, Stall};
+pub use usage::{Usage, usage, usage_at};
 
 use std::borrow::Cow;
 use std::fmt;

@@ -108,12 +108,12 @@ impl Limits {
         if let Some(period) = self.cpu_period_us
             && !PERIOD_US.contains(&period)
         {
-            return Err(refuse("cpu_period_us", period, "1000 to 1000000"));
+            return Err(refuse("cpu_period_us", &period, "1000 to 1000000"));
         }
         if let (Some(burst), quota) = (self.cpu_burst_us, self.cpu_quota_us)
             && burst > quota.unwrap_or(0)
         {
-            return Err(refuse("cpu_burst_us", burst, "at most cpu_quota_us"));
+            return Err(refuse("cpu_burst_us", &burst, "at most cpu_quota_us"));
         }
         for (limit, list) in [
             ("cpuset_cpus", &self.cpuset_cpus),
@@ -128,7 +128,7 @@ impl Limits {
         if let Some(swap) = self.swap_bytes
             && self.memory_bytes.is_none()
         {
-            return Err(refuse("swap_bytes", swap, "given only with memory_bytes"));
+            return Err(refuse("swap_bytes", &swap, "given only with memory_bytes"));
         }
         self.check_io()?;
         super::bound(
@@ -139,7 +139,7 @@ impl Limits {
         for limit in &self.huge_pages {
             if limit.page_bytes < 1024 || !limit.page_bytes.is_power_of_two() {
                 let size = limit.page_bytes;
-                return Err(refuse("huge_pages", size, "a power of two from 1024 on"));
+                return Err(refuse("huge_pages", &size, "a power of two from 1024 on"));
             }
         }
         self.check_raw()
@@ -150,13 +150,13 @@ impl Limits {
         let weights = self.io_devices.iter().map(|device| device.weight);
         for weight in weights.chain([self.io_weight]).flatten() {
             if !WEIGHTS.contains(&weight) {
-                return Err(refuse("io_weight", weight, "1 to 10000"));
+                return Err(refuse("io_weight", &weight, "1 to 10000"));
             }
         }
         for device in &self.io_devices {
             if device.major > MAX_MAJOR || device.minor > MAX_MINOR {
                 let number = format!("{}:{}", device.major, device.minor);
-                return Err(refuse("io_devices", number, "the number of a device"));
+                return Err(refuse("io_devices", &number, "the number of a device"));
             }
         }
         Ok(())
@@ -169,10 +169,10 @@ impl Limits {
             let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'.' || b == b'-';
             let shaped = !file.starts_with('.') && file.contains('.') && file.bytes().all(plain);
             if !shaped || file.starts_with("cgroup.") || file.len() > 255 {
-                return Err(refuse("raw", file, "a controller's file"));
+                return Err(refuse("raw", &file, "a controller's file"));
             }
             if value.len() > MAX_VALUE_BYTES || value.contains('\0') {
-                return Err(refuse("raw", file, "given one page without NUL at most"));
+                return Err(refuse("raw", &file, "given one page without NUL at most"));
             }
         }
         Ok(())
@@ -233,7 +233,7 @@ impl IoLimit {
     }
 }
 
-fn refuse(limit: &'static str, value: impl ToString, wanted: &'static str) -> SpecError {
+fn refuse(limit: &'static str, value: &dyn ToString, wanted: &'static str) -> SpecError {
     SpecError::Limit {
         limit,
         value: value.to_string(),

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod attacks;
+mod changes;
+mod controllers;
 mod devices;
 mod exec;
 mod files;
