@@ -21,14 +21,14 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::sched::CloneFlags;
-use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::Rlimit;
 
 use crate::plan::{Command, InRoot, Plan, Step, USERS};
 use crate::spec::Resource;
-use crate::sys::{self, mount_attr};
+use crate::sys;
 use user::Identity;
 
 /// Where the failure pipe is.
@@ -255,43 +255,23 @@ fn take(
         }
         Step::Hide(at) => root::hide(needed(&progress.root)?, at, &mut progress.empty),
         Step::EtcFile { name, content } => root::etc_file(needed(&progress.root)?, name, content),
-        Step::Mount(step) => {
-            progress.volume = Some(mount::make(needed(&progress.root)?, step)?);
-            Ok(())
-        }
+        Step::Mount(step) => mount::make(step, progress),
         Step::Cover { within, .. } => {
             root::cover_below(needed(&progress.volume)?, within, &mut progress.empty)
         }
-        Step::Secrets { size } => {
-            progress.secrets = Some(mount::secrets(size)?);
-            Ok(())
-        }
-        Step::Secret { at, name, content } => {
-            let (root, secrets) = (needed(&progress.root)?, needed(&progress.secrets)?);
-            mount::secret(root, secrets, at, name, content.bytes())
-        }
-        Step::SecretOwner(names) => {
-            progress.identity.settle(&command.who);
-            let uid = Uid::from_raw(progress.host_id(progress.identity.uid().as_raw())?);
-            let gid = Gid::from_raw(progress.host_id(progress.identity.gid().as_raw())?);
-            mount::own_secrets(needed(&progress.secrets)?, names, uid, gid)
-        }
+        Step::Secrets { size } => mount::secrets(size, progress),
+        Step::Secret { at, name, content } => mount::secret(at, name, content.bytes(), progress),
+        Step::SecretOwner(names) => mount::own_secrets(names, command, progress),
         Step::Proc => kernel_fs::proc(needed(&progress.root)?, &mut progress.proc),
         Step::Sys => kernel_fs::sys(needed(&progress.root)?, &mut progress.sys),
         Step::Dev { shm, tty } => kernel_fs::dev(progress, shm, tty),
-        Step::Device {
-            at,
-            kind,
-            major,
-            minor,
-        } => kernel_fs::device(needed(&progress.dev)?, at, *kind, (*major, *minor)),
+        Step::Device { at, kind, numbers } => {
+            kernel_fs::device(needed(&progress.dev)?, at, *kind, *numbers)
+        }
         Step::Guard(guard) => kernel_fs::guard(guard, progress),
         Step::Protect(at) => mount::protect(needed(&progress.root)?, at),
         Step::Mask(at) => kernel_fs::mask(at, progress),
-        Step::ReadOnlyRoot => {
-            let root = needed(&progress.root)?;
-            Ok(sys::mount_setattr(root, mount_attr::RDONLY, false)?)
-        }
+        Step::ReadOnlyRoot => mount::read_only(needed(&progress.root)?),
         Step::Cwd(path) => open_cwd(path, progress),
         Step::Pivot => root::pivot(needed(&progress.root)?),
         Step::Hostname(name) => Ok(rustix::system::sethostname(name.as_bytes())?),

@@ -1,6 +1,6 @@
 //! Containers of one machine: what is wanted ([`spec`]), the ordered steps that make it ([`plan`]),
-//! the system calls ([`sys`], the only unsafe code), the kernel's limits ([`cgroup`]) and the
-//! process that owns every container ([`keeper`]).
+//! the system calls ([`sys`], the only unsafe code), the kernel's limits ([`cgroup`]; of disks:
+//! [`disk`]) and the process that owns every container ([`keeper`]).
 //!
 //! It deliberately knows nothing of tasks, offers, images' registries or the network's addresses:
 //! the agent translates those into a [`spec::ContainerSpec`]. No async runtime may ever exist in
@@ -8,6 +8,7 @@
 
 pub mod caps;
 pub mod cgroup;
+pub mod disk;
 pub mod keeper;
 pub mod reap;
 pub mod seccomp;

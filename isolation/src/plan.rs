@@ -347,8 +347,7 @@ fn device(node: &Node) -> Result<Step, SpecError> {
     Ok(Step::Device {
         at: InRoot::new(below)?,
         kind: node.kind,
-        major: node.major,
-        minor: node.minor,
+        numbers: (node.major, node.minor),
     })
 }
 

@@ -9,7 +9,9 @@
 )]
 
 pub(crate) mod bpf;
+pub(crate) mod btrfs;
 mod memory;
+pub(crate) mod quota;
 pub(crate) mod users;
 
 pub(crate) use memory::{find_spare_memory, give_back_memory};

@@ -4,15 +4,15 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, OpenTreeFlags, fsconfig_create,
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, open_tree,
 };
 
-use super::{Fault, mapping, paths};
-use crate::plan::{InRoot, MountStep, Source};
+use super::{Fault, Progress, mapping, needed, paths};
+use crate::plan::{Command, InRoot, MountStep, Source};
 use crate::sys::{self, mount_attr};
 
 /// What a clone of a mount always takes.
@@ -23,8 +23,8 @@ const CLONE: OpenTreeFlags = OpenTreeFlags::OPEN_TREE_CLONE
 /// mounts must be somewhere before a part of them can be put elsewhere (before Linux 6.15).
 const STAGE: &CStr = c"work";
 
-/// Mounts it; gives the mount's root.
-pub(super) fn make(root: BorrowedFd<'_>, step: &MountStep) -> Result<OwnedFd, Fault> {
+/// Mounts it; the mount's root is the volume for steps that follow.
+pub(super) fn make(step: &MountStep, progress: &mut Progress) -> Result<(), Fault> {
     let tree = match &step.source {
         Source::New { kind, options } => new(kind, options)?,
         Source::Bind {
@@ -44,9 +44,10 @@ pub(super) fn make(root: BorrowedFd<'_>, step: &MountStep) -> Result<OwnedFd, Fa
         sys::mount_change(tree.as_fd(), own.set, own.clear, step.propagation, false)?;
     }
     let is_dir = FileType::from_raw_mode(rustix::fs::fstat(&tree)?.st_mode).is_dir();
-    let target = paths::mount_point(root, &step.at, is_dir, step.links)?;
+    let target = paths::mount_point(needed(&progress.root)?, &step.at, is_dir, step.links)?;
     paths::attach(&tree, target)?;
-    Ok(tree)
+    progress.volume = Some(tree);
+    Ok(())
 }
 
 fn new(kind: &CStr, options: &[(CString, Option<CString>)]) -> Result<OwnedFd, Errno> {
@@ -95,7 +96,7 @@ fn layers(lower: &[CString], options: Option<&CStr>) -> Result<OwnedFd, Errno> {
 }
 
 /// Makes the memory for secrets; the container reaches none of it but the files that are mounted.
-pub(super) fn secrets(size: &CStr) -> Result<OwnedFd, Fault> {
+pub(super) fn secrets(size: &CStr, progress: &mut Progress) -> Result<(), Fault> {
     let context = fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     // Linux 6.4; older ones may write secrets to swap, as they would any file of theirs.
     match fsconfig_set_flag(&context, c"noswap") {
@@ -112,17 +113,18 @@ pub(super) fn secrets(size: &CStr) -> Result<OwnedFd, Fault> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let stage = rustix::fs::open(STAGE, flags, Mode::empty())?;
     paths::attach(&made, stage)?;
-    Ok(made)
+    progress.secrets = Some(made);
+    Ok(())
 }
 
 /// Makes one secret and mounts it.
 pub(super) fn secret(
-    root: BorrowedFd<'_>,
-    secrets: BorrowedFd<'_>,
     at: &InRoot,
     name: &CStr,
     content: &[u8],
+    progress: &Progress,
 ) -> Result<(), Fault> {
+    let (root, secrets) = (needed(&progress.root)?, needed(&progress.secrets)?);
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     let file = rustix::fs::openat(secrets, name, flags, Mode::from_raw_mode(0o400))?;
     paths::write_all(&file, content)?;
@@ -134,19 +136,27 @@ pub(super) fn secret(
     Ok(paths::attach(tree, target)?)
 }
 
-/// Gives the secrets to a user. It is the last that happens to them: the user's name may have had
+/// Gives the secrets to the command's user. It is the last that happens to them: its name may have had
 /// to be looked up in a file that was mounted after them.
 pub(super) fn own_secrets(
-    secrets: BorrowedFd<'_>,
     names: &[CString],
-    uid: rustix::fs::Uid,
-    gid: rustix::fs::Gid,
+    command: &Command,
+    progress: &mut Progress,
 ) -> Result<(), Fault> {
+    progress.identity.settle(&command.who);
+    let uid = Uid::from_raw(progress.host_id(progress.identity.uid().as_raw())?);
+    let gid = Gid::from_raw(progress.host_id(progress.identity.gid().as_raw())?);
+    let secrets = needed(&progress.secrets)?;
     let flags = AtFlags::SYMLINK_NOFOLLOW;
     for name in names {
         rustix::fs::chownat(secrets, name, Some(uid), Some(gid), flags)?;
     }
     Ok(())
+}
+
+/// Makes a mount read-only, and none below.
+pub(super) fn read_only(mount: BorrowedFd<'_>) -> Result<(), Fault> {
+    Ok(sys::mount_setattr(mount, mount_attr::RDONLY, false)?)
 }
 
 /// Makes a path read-only with everything below, if it is there: it is mounted over itself.

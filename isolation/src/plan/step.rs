@@ -118,10 +118,8 @@ pub(crate) enum Step {
         at: InRoot,
         /// Block or character device.
         kind: FileType,
-        /// Number of the driver.
-        major: u32,
-        /// Number within the driver.
-        minor: u32,
+        /// Numbers of the driver and within the driver.
+        numbers: (u32, u32),
     },
     /// Cover or protect a path of the kernel's file systems.
     Guard(Guard),

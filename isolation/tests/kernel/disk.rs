@@ -1,0 +1,202 @@
+//! Limits on directories, on a btrfs of the test's own and on the machine's file system.
+
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use gantry_isolation::disk::{Backend, DiskError, Quotas};
+
+const MIB: u64 = 1 << 20;
+const EDQUOT: i32 = nix::errno::Errno::EDQUOT as i32;
+
+/// A file system in a file, mounted while this lives.
+pub(crate) struct Btrfs {
+    dir: tempfile::TempDir,
+}
+
+impl Btrfs {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let (image, mount) = (dir.path().join("image"), dir.path().join("mount"));
+        let file = std::fs::File::create(&image).unwrap();
+        file.set_len(256 * MIB).unwrap();
+        std::fs::create_dir(&mount).unwrap();
+        let image = image.to_str().unwrap();
+        run("mkfs.btrfs", &["-q", image]);
+        run("mount", &["-o", "loop", image, mount.to_str().unwrap()]);
+        Self { dir }
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.dir.path().join("mount")
+    }
+
+    fn sync(&self) {
+        run(
+            "btrfs",
+            &["filesystem", "sync", self.path().to_str().unwrap()],
+        );
+    }
+
+    /// Quota groups but that of the file system's root, and subvolumes.
+    pub(crate) fn left(&self) -> Vec<String> {
+        self.sync();
+        let path = self.path();
+        let path = path.to_str().unwrap();
+        let groups = run("btrfs", &["qgroup", "show", "--raw", path]);
+        let groups = groups.lines().filter_map(|line| line.split(' ').next());
+        let groups = groups
+            .filter(|group| group.starts_with(|c: char| c.is_ascii_digit()) && *group != "0/5");
+        let subvolumes = run("btrfs", &["subvolume", "list", path]);
+        groups
+            .chain(subvolumes.lines())
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+impl Drop for Btrfs {
+    fn drop(&mut self) {
+        // What cannot be unmounted stays, and the assertion that failed says more.
+        let _ = Command::new("umount").arg("-l").arg(self.path()).status();
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {output:?}"
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Writes until it may not; how much went in.
+fn fill(path: &Path, most: u64) -> (u64, Option<i32>) {
+    let mut file = std::fs::File::create(path).unwrap();
+    let mut written = 0;
+    while written < most {
+        match file.write(&[1; 1 << 16]) {
+            Ok(more) => written += more as u64,
+            Err(error) => return (written, error.raw_os_error()),
+        }
+    }
+    (
+        written,
+        file.sync_all().err().and_then(|error| error.raw_os_error()),
+    )
+}
+
+fn limits_hold(fs: &Btrfs, backend: Backend) {
+    assert!(backend.refuses_writes());
+    let dir = fs.path().join("sandbox");
+    backend.make(&dir, Some(8 * MIB)).unwrap();
+    assert!(backend.make(&dir, Some(8 * MIB)).is_err(), "it is there");
+    let mode = std::fs::metadata(&dir).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o755);
+    let (written, error) = fill(&dir.join("a"), 32 * MIB);
+    assert_eq!(error, Some(EDQUOT));
+    assert!((6 * MIB..=8 * MIB).contains(&written), "{written}");
+    fs.sync();
+    let used = backend.usage(&dir).unwrap().bytes;
+    assert!((6 * MIB..=8 * MIB).contains(&used), "{used}");
+    backend.set_limit(&dir, Some(16 * MIB)).unwrap();
+    let (written, error) = fill(&dir.join("b"), 32 * MIB);
+    assert_eq!(error, Some(EDQUOT));
+    assert!((6 * MIB..=10 * MIB).contains(&written), "{written}");
+    backend.set_limit(&dir, None).unwrap();
+    assert_eq!(fill(&dir.join("c"), 20 * MIB), (20 * MIB, None));
+    // A limit below what is there stops only what comes.
+    backend.set_limit(&dir, Some(MIB)).unwrap();
+    assert_eq!(std::fs::read(dir.join("c")).unwrap().len() as u64, 20 * MIB);
+    backend.remove(&dir).unwrap();
+    backend.remove(&dir).unwrap();
+    assert!(!dir.exists());
+}
+
+/// Everything goes, if not at once (the kernel frees blocks behind our back) then with the next; of
+/// the last one the group may stay.
+fn nothing_is_left(fs: &Btrfs, backend: Backend) {
+    crate::node::until("groups and subvolumes to go", || {
+        let last = fs.path().join("last");
+        backend.make(&last, Some(MIB)).unwrap();
+        backend.remove(&last).unwrap();
+        let left = fs.left();
+        (left.len() <= 1 && left.iter().all(|line| line.starts_with("71/"))).then_some(())
+    });
+    assert_eq!(std::fs::read_dir(fs.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn btrfs_refuses_what_is_past_a_limit() {
+    let fs = Btrfs::new();
+    assert_eq!(Backend::detect(&fs.path()).unwrap(), Backend::Accounting);
+    let backend = Backend::enable(&fs.path()).unwrap();
+    assert_eq!(backend, Backend::Btrfs(Quotas::Simple));
+    assert!(backend.is_tight());
+    limits_hold(&fs, backend);
+    nothing_is_left(&fs, backend);
+}
+
+#[test]
+fn btrfs_with_full_quotas_refuses_it_too() {
+    let fs = Btrfs::new();
+    run("btrfs", &["quota", "enable", fs.path().to_str().unwrap()]);
+    let backend = Backend::enable(&fs.path()).unwrap();
+    assert_eq!(backend, Backend::Btrfs(Quotas::Full));
+    assert!(!backend.is_tight());
+    limits_hold(&fs, backend);
+    nothing_is_left(&fs, backend);
+}
+
+/// Anybody may make a subvolume where they may write.
+#[test]
+fn a_subvolume_of_its_own_is_no_way_past_the_limit() {
+    let fs = Btrfs::new();
+    let backend = Backend::enable(&fs.path()).unwrap();
+    let dir = fs.path().join("sandbox");
+    backend.make(&dir, Some(8 * MIB)).unwrap();
+    std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let script = "btrfs subvolume create n >/dev/null && btrfs subvolume create n/m >/dev/null \
+         && head -c 5000000 /dev/zero > n/a && head -c 5000000 /dev/zero > n/m/b; du -sm n";
+    let output = Command::new("setpriv")
+        .args([
+            "--reuid=1000",
+            "--regid=1000",
+            "--clear-groups",
+            "sh",
+            "-c",
+            script,
+        ])
+        .current_dir(&dir)
+        .output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(words.contains("Disk quota exceeded"), "{output:?}");
+    fs.sync();
+    assert!(backend.usage(&dir).unwrap().bytes <= 8 * MIB);
+    backend.remove(&dir).unwrap();
+    assert!(!dir.exists());
+    nothing_is_left(&fs, backend);
+}
+
+#[test]
+fn a_file_system_without_quotas_counts_and_says_that_it_cannot_limit() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let backend = Backend::detect(dir.path()).unwrap();
+    // This kernel keeps no project quotas (see the machine's facts); where one does, it limits.
+    assert_eq!(backend, Backend::enable(dir.path()).unwrap());
+    let sandbox = dir.path().join("sandbox");
+    if backend == Backend::Accounting {
+        let error = backend.make(&sandbox, Some(MIB)).unwrap_err();
+        assert!(matches!(&error, DiskError::NoLimit(path) if *path == sandbox));
+        assert!(!sandbox.exists());
+    }
+    backend.make(&sandbox, None).unwrap();
+    fill(&sandbox.join("f"), MIB);
+    let usage = backend.usage(&sandbox).unwrap();
+    assert!((MIB..=MIB + 65536).contains(&usage.bytes) && usage.complete);
+    backend.remove(&sandbox).unwrap();
+    assert!(!sandbox.exists());
+}
