@@ -3,7 +3,7 @@
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 
-use gantry_isolation::spec::{ContainerSpec, Mount, MountKind, Root, Secret, User};
+use gantry_isolation::spec::{ContainerSpec, Ids, Mount, MountKind, Root, Secret, User};
 
 use crate::node::{Node, id};
 
@@ -29,9 +29,15 @@ fn secret(target: &str, content: &[u8]) -> Mount {
     mount(target, false, MountKind::Secret { content })
 }
 
-/// Runs it as root and as uid 1000.
+/// Runs it as root and as uid 1000, each with the host's ids and with ids of its own.
 fn as_both(node: &mut Node, spec: &ContainerSpec, check: impl Fn(&str, &str)) {
-    for (number, (name, user)) in [("root", User::Root), ("web", WEB)].into_iter().enumerate() {
+    let ways = [
+        ("root", User::Root, Ids::Host),
+        ("web", WEB, Ids::Host),
+        ("root", User::Root, Ids::Private),
+        ("web", WEB, Ids::Private),
+    ];
+    for (number, (name, user, ids)) in ways.into_iter().enumerate() {
         let mut spec = spec.clone();
         let container = format!("{}-{number}", spec.id);
         let sandbox = node.path(&format!("sandbox-{container}"));
@@ -44,10 +50,10 @@ fn as_both(node: &mut Node, spec: &ContainerSpec, check: impl Fn(&str, &str)) {
             max_bytes: 0,
             keep: 0,
         };
-        spec.user = user;
+        (spec.user, spec.ids) = (user, ids.clone());
         let ended = node.run(&spec);
         check(name, &ended.stdout);
-        assert!(ended.status.success(), "as {name}: {ended:?}");
+        assert!(ended.status.success(), "as {name}, {ids:?}: {ended:?}");
     }
 }
 
@@ -172,7 +178,7 @@ fn an_image_is_read_only_whether_of_one_layer_or_of_several() {
     std::fs::write(low.join("both"), "low\n").unwrap();
     std::fs::write(low.join("only"), "only low\n").unwrap();
     std::fs::write(high.join("both"), "high\n").unwrap();
-    let script = "cat /i/one/both /i/two/both /i/two/only; \
+    let script = "cat /i/one/both /i/two/both /i/two/only; stat -c %u /i/one/both /i/two/both; \
          for d in one two; do (echo x > /i/$d/new) 2>/dev/null && echo wrote; \
          grep \" /i/$d \" /proc/self/mounts | grep -o 'ro,nosuid,nodev'; done; exit 0";
     let mut spec = node.shell("c", script);
@@ -182,7 +188,7 @@ fn an_image_is_read_only_whether_of_one_layer_or_of_several() {
         mount("/i/two", false, image(vec![high, low.clone()])),
     ];
     as_both(&mut node, &spec, |user, stdout| {
-        let wanted = "low\nhigh\nonly low\nro,nosuid,nodev\nro,nosuid,nodev\n";
+        let wanted = "low\nhigh\nonly low\n0\n0\nro,nosuid,nodev\nro,nosuid,nodev\n";
         assert_eq!(stdout, wanted, "{user}");
     });
     assert!(!low.join("new").exists());
