@@ -20,6 +20,7 @@ mod digest;
 mod error;
 mod manifest;
 mod pipe;
+mod platform;
 mod progress;
 mod pull;
 mod recipe;

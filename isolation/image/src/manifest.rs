@@ -3,13 +3,18 @@
 //! It decides which documents are believed: OCI and Docker schema 2, whose media type as served
 //! and as written agree, within bounds on numbers and sizes. It does not fetch and does not hash.
 //!
-//! Invariant: one document is read in one way only. A document that could be both an index and a
+//! Invariants: one document is read in one way only. A document that could be both an index and a
 //! manifest is refused, as two readers that disagree about it would run different content under
-//! one digest (CVE-2021-41190).
+//! one digest (CVE-2021-41190); so is one whose members differ from the known ones in case alone,
+//! which other readers take for them. An address in a manifest is never fetched.
+
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::Digest;
+use crate::platform::Platform;
 
 /// Largest manifest or index that is read, in bytes.
 pub(crate) const MAX_MANIFEST_BYTES: u64 = 4 << 20;
@@ -21,6 +26,8 @@ pub(crate) const MAX_LAYERS: usize = 128;
 const MAX_INDEX_ENTRIES: usize = 1024;
 /// Largest compressed layer, in bytes.
 const MAX_LAYER_BYTES: u64 = 64 << 30;
+/// The operating system of entries that are no images.
+const UNKNOWN: &str = "unknown";
 /// Most of an unknown media type that an error repeats, in characters.
 const MAX_QUOTE: usize = 100;
 
@@ -28,6 +35,7 @@ const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+const OCI_ARTIFACT: &str = "application/vnd.oci.artifact.manifest.v1+json";
 const SCHEMA1_PREFIX: &str = "application/vnd.docker.distribution.manifest.v1+";
 
 /// What to send as `Accept` when asking for a manifest.
@@ -67,6 +75,14 @@ pub enum ManifestError {
     /// The config is of a kind that is not a container image (a chart, a signature …).
     #[error("this is not a container image: its config has the media type {0:?}")]
     Config(String),
+    /// Something that is stored like an image and is none.
+    #[error("this is not a container image but an OCI artifact ({0:?})")]
+    Artifact(String),
+    /// A layer that the registry does not have and that is to be fetched from somewhere else.
+    #[error(
+        "the image has a foreign layer ({0}), which is kept outside of the registry; only what the registry itself has is fetched: push the image again with that layer included"
+    )]
+    Foreign(String),
     /// A layer in a compression or kind that this version cannot read.
     #[error("layers of the media type {0:?} are not supported yet")]
     Layer(String),
@@ -114,13 +130,6 @@ pub(crate) enum Compression {
     Zstd,
 }
 
-/// Operating system and architecture in the image specification's words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Platform {
-    pub(crate) os: &'static str,
-    pub(crate) architecture: &'static str,
-}
-
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Raw {
@@ -129,6 +138,7 @@ struct Raw {
     config: Option<Descriptor>,
     layers: Option<Vec<Descriptor>>,
     manifests: Option<Vec<IndexEntry>>,
+    artifact_type: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -138,6 +148,8 @@ struct Descriptor {
     media_type: String,
     digest: Digest,
     size: u64,
+    /// Places outside of the registry; only counted.
+    urls: Option<Vec<IgnoredAny>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -145,6 +157,7 @@ struct IndexEntry {
     #[serde(flatten)]
     descriptor: Descriptor,
     platform: Option<EntryPlatform>,
+    annotations: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -155,24 +168,6 @@ struct EntryPlatform {
     architecture: String,
     #[serde(default)]
     variant: String,
-}
-
-impl Platform {
-    /// The platform that this binary was built for.
-    pub(crate) const HERE: Self = Self {
-        os: "linux",
-        architecture: match std::env::consts::ARCH.as_bytes() {
-            b"x86_64" => "amd64",
-            b"aarch64" => "arm64",
-            _ => std::env::consts::ARCH,
-        },
-    };
-}
-
-impl std::fmt::Display for Platform {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)
-    }
 }
 
 impl Document {
@@ -204,16 +199,21 @@ impl Document {
         let is_index = match served.or(written) {
             Some(OCI_INDEX | DOCKER_LIST) => true,
             Some(OCI_MANIFEST | DOCKER_MANIFEST) => false,
+            Some(OCI_ARTIFACT) => return Err(ManifestError::Artifact(quote(OCI_ARTIFACT))),
             Some(other) => return Err(ManifestError::MediaType(quote(other))),
             None => raw.manifests.is_some(),
         };
+        if has_lookalikes(bytes) {
+            return Err(ManifestError::Ambiguous);
+        }
         match (is_index, raw.config, raw.layers, raw.manifests) {
             (true, None, None, Some(entries)) if entries.len() <= MAX_INDEX_ENTRIES => {
                 Ok(Self::Index(Index(entries)))
             }
             (true, None, None, Some(_)) => Err(ManifestError::Bounds("too many entries")),
             (false, Some(config), Some(layers), None) => {
-                Manifest::check(&config, &layers).map(Self::Manifest)
+                let artifact = raw.artifact_type.as_deref();
+                Manifest::check(&config, &layers, artifact).map(Self::Manifest)
             }
             _ => Err(ManifestError::Ambiguous),
         }
@@ -226,6 +226,29 @@ fn is_telling(content_type: &str) -> bool {
         content_type,
         "" | "application/json" | "text/plain" | "application/octet-stream"
     )
+}
+
+/// Whether a member at the top is one of ours but for case, as readers written in Go fold it.
+fn has_lookalikes(bytes: &[u8]) -> bool {
+    const OURS: [&str; 6] = [
+        "schemaVersion",
+        "mediaType",
+        "config",
+        "layers",
+        "manifests",
+        "artifactType",
+    ];
+    let fold = |c: char| match c {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        c => c.to_ascii_lowercase(),
+    };
+    let looks_like =
+        |name: &str, ours: &str| name != ours && name.chars().map(fold).eq(ours.chars().map(fold));
+    // It was read as an object before.
+    let members: BTreeMap<String, IgnoredAny> = serde_json::from_slice(bytes).unwrap_or_default();
+    let mut names = members.keys();
+    names.any(|name| OURS.iter().any(|ours| looks_like(name, ours)))
 }
 
 fn is_schema1(bytes: &[u8]) -> bool {
@@ -242,11 +265,21 @@ fn quote(text: &str) -> String {
 }
 
 impl Manifest {
-    fn check(config: &Descriptor, layers: &[Descriptor]) -> Result<Self, ManifestError> {
+    fn check(
+        config: &Descriptor,
+        layers: &[Descriptor],
+        artifact: Option<&str>,
+    ) -> Result<Self, ManifestError> {
         match config.media_type.as_str() {
             "application/vnd.oci.image.config.v1+json"
             | "application/vnd.docker.container.image.v1+json" => {}
-            other => return Err(ManifestError::Config(quote(other))),
+            other => {
+                let named = artifact.map(|kind| ManifestError::Artifact(quote(kind)));
+                return Err(named.unwrap_or_else(|| ManifestError::Config(quote(other))));
+            }
+        }
+        if config.has_urls() {
+            return Err(ManifestError::Foreign("its config".into()));
         }
         if config.size > MAX_CONFIG_BYTES {
             return Err(ManifestError::Bounds("a config that is too large"));
@@ -267,6 +300,12 @@ impl Manifest {
     }
 }
 
+impl Descriptor {
+    fn has_urls(&self) -> bool {
+        self.urls.as_ref().is_some_and(|urls| !urls.is_empty())
+    }
+}
+
 impl Layer {
     fn check(descriptor: &Descriptor) -> Result<Self, ManifestError> {
         let compression = match descriptor.media_type.as_str() {
@@ -276,9 +315,14 @@ impl Layer {
             | "application/vnd.docker.image.rootfs.diff.tar.gzip" => Compression::Gzip,
             "application/vnd.oci.image.layer.v1.tar+zstd"
             | "application/vnd.docker.image.rootfs.diff.tar.zstd" => Compression::Zstd,
-            // The "foreign" and "nondistributable" kinds that point to other servers.
+            other if other.contains(".foreign.") || other.contains(".nondistributable.") => {
+                return Err(ManifestError::Foreign(quote(other)));
+            }
             other => return Err(ManifestError::Layer(quote(other))),
         };
+        if descriptor.has_urls() {
+            return Err(ManifestError::Foreign(descriptor.digest.to_string()));
+        }
         if descriptor.size > MAX_LAYER_BYTES {
             return Err(ManifestError::Bounds("a layer that is too large"));
         }
@@ -290,14 +334,23 @@ impl Layer {
     }
 }
 
+impl IndexEntry {
+    /// Something about an image (where it comes from, what is in it) that is no image.
+    fn is_attestation(&self) -> bool {
+        let platform = self.platform.as_ref();
+        let is_marked = self
+            .annotations
+            .as_ref()
+            .is_some_and(|annotations| annotations.contains_key("vnd.docker.reference.type"));
+        is_marked || platform.is_some_and(|platform| platform.os == UNKNOWN)
+    }
+}
+
 impl Index {
-    /// The manifest for `node`: its own architecture, in the variant that every such CPU runs.
+    /// The manifest for `node`: its own architecture, in the first variant of its list that there
+    /// is. An index of a single image that names no platform is taken at its config's word.
     pub(crate) fn pick(&self, node: Platform) -> Result<Blob, ManifestError> {
-        let baseline: &[&str] = match node.architecture {
-            "amd64" => &["", "v1"],
-            "arm64" => &["", "v8"],
-            _ => &[""],
-        };
+        let images = || self.0.iter().filter(|entry| !entry.is_attestation());
         let fits = |entry: &&IndexEntry, variant: &str| {
             entry.platform.as_ref().is_some_and(|platform| {
                 platform.os == node.os
@@ -305,9 +358,15 @@ impl Index {
                     && platform.variant == variant
             })
         };
-        let found = baseline
-            .iter()
-            .find_map(|variant| self.0.iter().find(|entry| fits(entry, variant)))
+        let mut variants = node.variants().iter();
+        let by_platform = variants.find_map(|variant| images().find(|entry| fits(entry, variant)));
+        let only = || {
+            let mut images = images();
+            let first = images.next().filter(|entry| entry.platform.is_none());
+            first.filter(|_| images.next().is_none())
+        };
+        let found = by_platform
+            .or_else(only)
             .ok_or_else(|| ManifestError::Platform {
                 node: node.to_string(),
                 has: self.has(),
@@ -331,7 +390,7 @@ impl Index {
             .0
             .iter()
             .filter_map(|entry| entry.platform.as_ref())
-            .filter(|platform| platform.os != "unknown")
+            .filter(|platform| platform.os != UNKNOWN)
             .take(20)
             .map(|platform| {
                 let slash = if platform.variant.is_empty() { "" } else { "/" };

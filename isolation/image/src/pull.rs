@@ -11,8 +11,9 @@ use futures_util::stream::{self, TryStreamExt};
 
 use crate::config::ParsedConfig;
 use crate::error::PullFailure;
-use crate::manifest::{Blob, Document, Layer, MAX_MANIFEST_BYTES, Manifest, Platform};
+use crate::manifest::{Blob, Document, Layer, MAX_MANIFEST_BYTES, Manifest};
 use crate::pipe::{self, Flow};
+use crate::platform::Platform;
 use crate::progress::{LayerProgress, LayerState, Tracker};
 use crate::registry::{Session, Undelivered};
 use crate::stages;

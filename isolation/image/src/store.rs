@@ -33,7 +33,8 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::config::ParsedConfig;
 use crate::error::{PullError, PullFailure};
-use crate::manifest::{Document, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, Manifest, Platform};
+use crate::manifest::{Document, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, Manifest};
+use crate::platform::Platform;
 use crate::progress::ProgressFn;
 use crate::registry::{Registries, RegistryConfig};
 use crate::transport::Timeouts;

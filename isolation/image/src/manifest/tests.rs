@@ -130,7 +130,52 @@ fn refusals_of_manifests() {
         (
             layer("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"),
             None,
-            "not supported yet",
+            "foreign layer",
+        ),
+        (
+            layer("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"),
+            None,
+            "foreign layer",
+        ),
+        (
+            oci.replace("\"size\":9", "\"size\":9,\"urls\":[\"https://evil.lan/\"]"),
+            None,
+            "foreign layer",
+        ),
+        (
+            oci.replace("\"size\":7", "\"size\":7,\"urls\":[7]"),
+            None,
+            "foreign layer (its config)",
+        ),
+        (
+            oci.replace("\"layers\"", "\"Layers\":[],\"layers\""),
+            None,
+            "ambiguous",
+        ),
+        (
+            oci.replace("\"layers\"", "\"manife\\u017fts\":[],\"layers\""),
+            None,
+            "ambiguous",
+        ),
+        (
+            oci.replace("\"layers\"", "\"layers\":[],\"layers\""),
+            None,
+            "not valid",
+        ),
+        (
+            oci.replace(OCI_MANIFEST, OCI_ARTIFACT),
+            None,
+            "OCI artifact",
+        ),
+        (
+            manifest(
+                OCI_MANIFEST,
+                &descriptor("application/vnd.oci.empty.v1+json", 2),
+                &[gzip()],
+            )
+            .replace("\"layers\"", "\"artifactType\":\"text/x-thing\",\"layers\""),
+            None,
+            "an OCI artifact (\"text/x-thing\")",
         ),
         (
             manifest(
@@ -193,12 +238,17 @@ fn the_platform_decides() {
             .size_bytes,
         0
     );
+    // A level that this CPU may have, if there is nothing else; never one that no CPU has.
+    let newer = pick(&index(&[(m, "linux", "amd64", "v3")]));
+    assert_eq!(newer.is_ok(), NODE.variants().contains(&"v3"));
     let error = pick(&index(&[
         (m, "linux", "arm64", "v8"),
-        (m, "linux", "amd64", "v3"),
+        (m, "linux", "amd64", "v9"),
+        (m, "unknown", "unknown", ""),
     ]));
     let error = error.unwrap_err().to_string();
-    assert!(error.contains("linux/arm64/v8, linux/amd64/v3"), "{error}");
+    assert!(error.contains("linux/arm64/v8, linux/amd64/v9"), "{error}");
+    assert!(!error.contains("unknown"), "{error}");
     assert!(matches!(
         pick(&index(&[])),
         Err(ManifestError::Platform { .. })
@@ -207,4 +257,42 @@ fn the_platform_decides() {
         pick(&index(&[(OCI_INDEX, "linux", "amd64", "")])),
         Err(ManifestError::Nested)
     ));
+}
+
+#[test]
+fn arm64_is_v8() {
+    let node = Platform {
+        os: "linux",
+        architecture: "arm64",
+    };
+    let entry = |variant| (OCI_MANIFEST, "linux", "arm64", variant);
+    for (entries, picked) in [
+        (vec![entry("v8"), entry("")], Some(1)),
+        (vec![entry("v9"), entry("v8")], Some(1)),
+        (vec![entry("v9")], None),
+        (vec![(OCI_MANIFEST, "linux", "arm", "v7")], None),
+        (vec![(OCI_MANIFEST, "darwin", "arm64", "")], None),
+    ] {
+        let text = index(&entries);
+        let Ok(Document::Index(index)) = read(&text, Some(OCI_INDEX)) else {
+            panic!("{text} was refused")
+        };
+        let found = index.pick(node).ok().map(|blob| blob.size_bytes);
+        assert_eq!(found, picked, "{text}");
+    }
+}
+
+#[test]
+fn an_index_without_platforms() {
+    let bare = format!(r#"{{"mediaType":"{OCI_MANIFEST}","digest":"{D}","size":5}}"#);
+    let attestation = format!(
+        r#"{{"mediaType":"{OCI_MANIFEST}","digest":"{D}","size":6,"platform":{{"os":"linux","architecture":"amd64"}},"annotations":{{"vnd.docker.reference.type":"attestation-manifest"}}}}"#
+    );
+    let of = |entries: &str| format!(r#"{{"schemaVersion":2,"manifests":[{entries}]}}"#);
+    let single = of(&format!("{attestation},{bare}"));
+    assert_eq!(pick(&single).unwrap().size_bytes, 5);
+    let two = of(&format!("{bare},{bare}"));
+    assert!(matches!(pick(&two), Err(ManifestError::Platform { .. })));
+    let none = of(&attestation);
+    assert!(matches!(pick(&none), Err(ManifestError::Platform { .. })));
 }
