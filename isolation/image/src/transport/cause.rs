@@ -59,11 +59,18 @@ pub(crate) fn cause(error: &reqwest::Error) -> Cause {
         Cause::TimedOut
     } else if text.contains("dns error") || text.contains("failed to lookup address") {
         Cause::UnknownHost
-    } else if error.is_connect() && io == Some(io::ErrorKind::InvalidData) {
+    } else if error.is_connect() && (io == Some(io::ErrorKind::InvalidData) || is_tls(&text)) {
         Cause::Tls(text)
     } else {
         Cause::Broken(text)
     }
+}
+
+/// rustls's own errors, which come wrapped in ones that say nothing.
+fn is_tls(text: &str) -> bool {
+    ["certificate", "fatal alert", "handshake"]
+        .iter()
+        .any(|word| text.contains(word))
 }
 
 fn io_kind(error: &reqwest::Error) -> Option<io::ErrorKind> {

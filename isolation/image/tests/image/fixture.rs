@@ -64,11 +64,24 @@ impl Registry {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             listener.local_addr().unwrap().to_string()
         };
-        let config = dir.path().join("config.yml");
-        let storage = dir.path().join("storage");
+        let mut registry = Self {
+            host,
+            dir,
+            child: None,
+        };
+        registry.restart("", "");
+        registry
+    }
+
+    /// Starts it (again) over the same images, with more lines below `http:` and at the top.
+    pub(crate) fn restart(&mut self, http: &str, top: &str) {
+        self.stop();
+        let config = self.dir.path().join("config.yml");
+        let storage = self.dir.path().join("storage");
         let text = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"{host}\"}}\n",
-            storage.display()
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp:\n  addr: \"{}\"\n{http}{top}",
+            storage.display(),
+            self.host
         );
         std::fs::write(&config, text).unwrap();
         let child = Command::new("docker-registry")
@@ -78,15 +91,10 @@ impl Registry {
             .stderr(Stdio::null())
             .spawn()
             .expect("docker-registry is installed");
-        let registry = Self {
-            host,
-            dir,
-            child: Some(child),
-        };
+        self.child = Some(child);
         until("the registry listens", || {
-            TcpStream::connect(&registry.host).is_ok()
+            TcpStream::connect(&self.host).is_ok()
         });
-        registry
     }
 
     pub(crate) fn scratch(&self) -> &Path {

@@ -1,7 +1,7 @@
 //! Pulling for real: Debian's registry with images that umoci made, and servers that misbehave.
 //!
-//! Needs root (owners, device nodes, overlay mounts) and the packages docker-registry, skopeo and
-//! umoci; without them the tests fail and say so.
+//! Needs root (owners, device nodes, overlay mounts) and the packages docker-registry, openssl,
+//! skopeo and umoci; without them the tests fail and say so.
 
 #![expect(
     clippy::unwrap_used,
@@ -11,6 +11,10 @@
 mod collect;
 mod fixture;
 mod hostile;
+mod leaks;
+mod mirrors;
 mod real;
+mod resume;
+mod secured;
 mod server;
 mod sharing;

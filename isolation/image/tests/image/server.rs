@@ -2,7 +2,7 @@
 //! and images made by hand to serve with it.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
@@ -11,9 +11,11 @@ use gantry_image::Digest;
 /// One request as it came.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
+    pub(crate) method: String,
     pub(crate) path: String,
     /// Names in lower case.
     pub(crate) headers: HashMap<String, String>,
+    pub(crate) body: String,
 }
 
 type Answer = dyn Fn(&Request, &mut TcpStream) + Send + Sync;
@@ -57,7 +59,8 @@ fn serve(mut stream: TcpStream, seen: &Mutex<Vec<Request>>, answer: &Answer) {
     if reader.read_line(&mut line).unwrap_or(0) == 0 {
         return;
     }
-    let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+    let mut words = line.split(' ').map(str::to_owned);
+    let (method, path) = (words.next().unwrap(), words.next().unwrap_or_default());
     let mut headers = HashMap::new();
     loop {
         let mut line = String::new();
@@ -68,7 +71,17 @@ fn serve(mut stream: TcpStream, seen: &Mutex<Vec<Request>>, answer: &Answer) {
             headers.insert(name.to_ascii_lowercase(), value.to_owned());
         }
     }
-    let request = Request { path, headers };
+    let length = headers
+        .get("content-length")
+        .map_or(0, |length| length.parse().unwrap());
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).unwrap();
+    let request = Request {
+        method,
+        path,
+        headers,
+        body: String::from_utf8(body).unwrap(),
+    };
     seen.lock().unwrap().push(request.clone());
     answer(&request, &mut stream);
 }
