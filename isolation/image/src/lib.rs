@@ -18,6 +18,8 @@ mod auth;
 mod config;
 mod digest;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod manifest;
 mod pipe;
 mod platform;

@@ -189,9 +189,19 @@ pub(crate) fn is_host(host: &str) -> bool {
         .and_then(|name| name.strip_suffix(']'))
     {
         Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        // What ends in a number is an address to every URL parser, in forms such as 0x7f.1 too;
+        // only the usual one is taken, so that an address has one name.
+        None if ends_in_number(name) => name.parse::<std::net::Ipv4Addr>().is_ok(),
         None => name.len() <= MAX_NAME_LEN && name.split('.').all(is_host_label),
     };
     port_fits && name_fits
+}
+
+fn ends_in_number(name: &str) -> bool {
+    let last = name.rsplit('.').next().unwrap_or_default();
+    let hex = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
+    let is_hex = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (!last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit())) || hex.is_some_and(is_hex)
 }
 
 fn is_host_label(label: &str) -> bool {
@@ -339,6 +349,12 @@ mod tests {
             "h:5000/é",
             "user@h.x/a",
             "h.x\\a/b",
+            "reg.999/a",
+            "0x7f.1/a",
+            "2130706433:5000/a",
+            "127.1:5000/a",
+            "127.0.0.01/a",
+            "0x:5000/a",
             "a:é",
         ] {
             assert!(Reference::parse(text).is_err(), "{text:?} was taken");

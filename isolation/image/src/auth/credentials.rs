@@ -181,7 +181,7 @@ impl Credentials {
         if auths.len().saturating_add(programs.len()) > MAX_ENTRIES {
             return Err(CredentialsError::TooLarge);
         }
-        let entry = |(key, raw)| Entry::check(key, raw);
+        let entry = |(key, raw): (String, Raw)| Entry::check(&key, raw);
         let entries = auths.into_iter().map(entry).collect::<Result<_, _>>()?;
         let programs = programs
             .into_iter()
@@ -264,8 +264,8 @@ impl Raw {
 }
 
 impl Entry {
-    fn check(key: String, raw: Raw) -> Result<Self, CredentialsError> {
-        let (host, path) = split(&key);
+    fn check(key: &str, raw: Raw) -> Result<Self, CredentialsError> {
+        let (host, path) = split(key);
         match Login::check(raw) {
             Ok(login) => Ok(Self { host, path, login }),
             Err(problem) => Err(CredentialsError::Entry {
