@@ -25,6 +25,7 @@ mod path;
 mod pids;
 mod remove;
 mod text;
+mod unified;
 mod usage;
 
 pub(crate) use bpf::Program;
@@ -35,12 +36,14 @@ pub(crate) use group::GroupFilter;
 pub use group::{Group, GroupError};
 pub use hierarchies::Hierarchies;
 use kill::gather;
-pub(crate) use kill::kill_group;
+pub(crate) use kill::{kill_group, kill_stopped};
 pub use parent::{CgroupError, parent_id, prepare, remove_parent};
 pub(crate) use parent::{container_parents, prepare_parent};
 pub use path::CgroupPath;
 pub(crate) use remove::remove_group;
 pub use text::{IoUsage, Pressure, Stall};
+pub use unified::filter_devices;
+pub(crate) use unified::make_unified;
 pub use usage::{Usage, usage, usage_at};
 
 use std::borrow::Cow;

@@ -8,7 +8,7 @@
 use std::io::{Error, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use super::{Freezer, Group, Setting, gather};
+use super::{Freezer, Group, Setting, gather, kill_stopped};
 
 /// What is to be done to a container.
 #[derive(Clone, Debug)]
@@ -17,6 +17,13 @@ pub(crate) enum Change {
     Freeze(Freezer),
     /// Let them go on.
     Thaw(Freezer),
+    /// End every process, where the kernel cannot at one stroke.
+    Kill {
+        /// How they are stopped first.
+        freezer: Freezer,
+        /// A group that lists them.
+        tracking: PathBuf,
+    },
     /// Write other limits.
     Update(Update),
 }
@@ -40,6 +47,9 @@ pub(crate) enum ChangeError {
     /// Refused.
     #[error("thaw")]
     Thaw(#[source] Error),
+    /// Some are left.
+    #[error("kill")]
+    Kill(#[source] Error),
     /// A directory for a controller that the container had no limit of.
     #[error("make cgroup {0:?}")]
     Make(PathBuf, #[source] Error),
@@ -202,6 +212,9 @@ impl Change {
         match self {
             Self::Freeze(freezer) => freezer.freeze().map_err(ChangeError::Freeze),
             Self::Thaw(freezer) => freezer.thaw().map_err(ChangeError::Thaw),
+            Self::Kill { freezer, tracking } => {
+                kill_stopped(tracking, freezer).map_err(ChangeError::Kill)
+            }
             Self::Update(update) => update.apply(),
         }
     }
@@ -209,7 +222,7 @@ impl Change {
     /// Directories that it may leave behind when the container is gone meanwhile.
     pub(crate) fn dirs(&self) -> Vec<PathBuf> {
         match self {
-            Self::Freeze(freezer) | Self::Thaw(freezer) => {
+            Self::Freeze(freezer) | Self::Thaw(freezer) | Self::Kill { freezer, .. } => {
                 freezer.dir().map(Path::to_owned).into_iter().collect()
             }
             Self::Update(update) => update.make.clone(),

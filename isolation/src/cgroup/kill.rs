@@ -2,13 +2,17 @@
 //! that are v2 alone), else one by one.
 
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::io::Errno;
 
+use super::Freezer;
 use crate::sys;
 
 /// Rounds of the loop where `cgroup.kill` does not exist: a fork bomb could outrun it for ever.
 const MAX_ROUNDS: usize = 100;
+/// Between the rounds of those that wait.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Sends `signo` to every process in the group at `dir`. Returns without waiting for their ends.
 ///
@@ -26,6 +30,26 @@ pub(crate) fn kill_group(dir: &Path, signo: i32) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Ends every process in the group at `tracking` where `cgroup.kill` does not exist: each round they
+/// are stopped, so that none can fork, signalled, and let go to their ends. It waits for these, so it
+/// runs in an errand, never in the keeper's own process.
+///
+/// # Errors
+/// The list cannot be read, or some are left after all rounds.
+pub(crate) fn kill_stopped(tracking: &Path, freezer: &Freezer) -> std::io::Result<()> {
+    for _ in 0..MAX_ROUNDS {
+        // Those that could not be stopped are signalled where they run.
+        let _ = freezer.freeze();
+        let signalled = signal_each(tracking, libc::SIGKILL);
+        freezer.thaw()?;
+        if signalled? == 0 {
+            return Ok(());
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Err(std::io::ErrorKind::TimedOut.into())
 }
 
 fn signal_each(dir: &Path, signo: i32) -> std::io::Result<usize> {

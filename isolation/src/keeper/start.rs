@@ -4,10 +4,8 @@
 //! starts run side by side on all CPUs while this one thread goes on.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 use std::rc::Rc;
 
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Rlimit;
@@ -17,7 +15,7 @@ use super::container::{Container, Failure, Phase, Setup};
 use super::exec::PidNamespace;
 use super::ids::Users;
 use super::output::{Pump, Rotation, open_dir};
-use crate::cgroup::{Group, GroupFilter, Program, remove_group};
+use crate::cgroup::{self, Group, remove_group};
 use crate::child::{self, Handed};
 use crate::device::{self, DeviceError};
 use crate::plan::{self, Common, HostFacts, own_processes};
@@ -102,7 +100,8 @@ pub(super) fn start(
     } else {
         (None, None)
     };
-    let unified = make_unified(context.facts, &group)?;
+    let unified = cgroup::make_unified(&group, context.facts.device_program.as_deref())
+        .map_err(|error| failed(&error.step)(error.errno))?;
     let null = context.null.as_fd();
     let terminal = terminal.as_ref().map(AsFd::as_fd);
     let [stdout, stderr] = streams
@@ -158,47 +157,6 @@ fn new_namespaces(spec: &ContainerSpec) -> u64 {
         | own(own_processes(&spec.namespaces), clone_flags::NEWPID)
         | own(spec.namespaces.ipc == Sharing::Own, clone_flags::NEWIPC)
         | own(spec.network == Network::New, clone_flags::NEWNET)
-}
-
-/// The group in the v2 tree, if there is one, with its device filter; the child is born in it.
-fn make_unified(facts: &HostFacts, group: &Group) -> Result<Option<OwnedFd>, Failure> {
-    let Some(dir) = &group.unified else {
-        return Ok(None);
-    };
-    for (file, line) in &group.enable {
-        std::fs::write(file, line).map_err(|error| Failure {
-            step: format!("write {line} to {}", file.display()),
-            error: child::Fault::words(error.raw_os_error().unwrap_or(0)),
-        })?;
-    }
-    let step = || format!("make cgroup {}", dir.display());
-    rustix::fs::mkdir(dir, Mode::from_raw_mode(0o755)).map_err(failed(&step()))?;
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let made = filter_devices(facts, group, dir).and_then(|()| {
-        let opened = rustix::fs::open(dir, flags, Mode::empty());
-        opened.map(Some).map_err(failed(&step()))
-    });
-    if made.is_err() {
-        // Nobody was in it yet.
-        let _ = rustix::fs::rmdir(dir);
-    }
-    made
-}
-
-fn filter_devices(facts: &HostFacts, group: &Group, dir: &Path) -> Result<(), Failure> {
-    let step = || format!("filter the devices of {}", dir.display());
-    let attached = match &group.filter {
-        None => Ok(()),
-        Some(GroupFilter::Own(filter)) => {
-            Program::load(filter).and_then(|program| program.attach(dir))
-        }
-        Some(GroupFilter::Usual) => match &facts.device_program {
-            Some(program) => program.attach(dir),
-            // It was there when this keeper began.
-            None => Err(Errno::NOSYS),
-        },
-    };
-    attached.map_err(failed(&step()))
 }
 
 fn undo(group: &Group, errno: Errno) -> Failure {

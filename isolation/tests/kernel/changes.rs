@@ -220,7 +220,7 @@ fn a_frozen_container_stands_still_until_thawed_or_killed() {
 }
 
 /// A keeper that sees no v2 tree.
-fn v1_keeper(dir: &Path, parent: &str) -> Client {
+pub(crate) fn v1_keeper(dir: &Path, parent: &str) -> Client {
     let view = || {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;

@@ -3,10 +3,10 @@
 
 use std::path::Path;
 
-use gantry_isolation::cgroup::Hierarchies;
+use gantry_isolation::cgroup::{self, DeviceFilter, DeviceKind, DeviceRule, Hierarchies};
 use gantry_isolation::keeper::{Client, Request};
 use gantry_isolation::reap;
-use gantry_isolation::spec::{ExitStatus, Limits};
+use gantry_isolation::spec::{Access, ExitStatus, Limits};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
@@ -71,6 +71,45 @@ fn containers_start_exec_and_are_killed_in_one_tree() {
     });
     assert_eq!(node.exited("c2").0, ExitStatus::Signal(9));
     node.forget("c2");
+}
+
+/// The rest of a group's life, also after a failed check.
+struct Own(std::path::PathBuf);
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn a_device_program_denies_what_it_says_and_nothing_else() {
+    let tree = Hierarchies::detect().unified.unwrap();
+    let own = Own(tree.join(format!("gantry-test-filter-{}", std::process::id())));
+    std::fs::create_dir(&own.0).unwrap();
+    let zero = DeviceRule {
+        kind: DeviceKind::Char,
+        major: Some(1),
+        minor: Some(5),
+        access: Access::try_from("r".to_owned()).unwrap(),
+    };
+    let mut filter = DeviceFilter::all(true);
+    filter.apply(false, zero);
+    let script = "echo $$ >$0/cgroup.procs; for d in zero null random; do \
+                  (: </dev/$d) 2>/dev/null && echo $d; done; (: >/dev/zero) && echo written";
+    let run = || {
+        let out = std::process::Command::new("sh")
+            .args(["-c", script])
+            .arg(&own.0)
+            .output();
+        String::from_utf8(out.unwrap().stdout).unwrap()
+    };
+    assert_eq!(run(), "zero\nnull\nrandom\nwritten\n");
+    cgroup::filter_devices(&own.0, &filter).unwrap();
+    assert_eq!(run(), "null\nrandom\nwritten\n");
+    // A second one takes more away and gives nothing back.
+    cgroup::filter_devices(&own.0, &DeviceFilter::default()).unwrap();
+    assert_eq!(run(), "null\nrandom\nwritten\n");
 }
 
 #[test]

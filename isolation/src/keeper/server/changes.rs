@@ -149,6 +149,8 @@ impl Keeper {
             container.group = *group;
         }
         let event = match errand.change {
+            // Its exit is the news.
+            Change::Kill { .. } => return,
             Change::Update(_) => Event::Updated { id },
             Change::Freeze(_) => {
                 container.frozen = true;
@@ -160,6 +162,22 @@ impl Keeper {
             }
         };
         self.clients.broadcast(&event);
+    }
+
+    /// Has an errand end every process of a container, where the kernel cannot at one stroke; false
+    /// when it can, or another errand is out.
+    pub(super) fn kill_by_errand(&mut self, client: u64, id: &ContainerId) -> bool {
+        let Ok((serial, container)) = self.changeable(id) else {
+            return false;
+        };
+        let tracking = container.group.tracking().map(ToOwned::to_owned);
+        let (Some(freezer @ Freezer::V1 { .. }), Some(tracking)) =
+            (container.group.freezer.clone(), tracking)
+        else {
+            return false;
+        };
+        self.send_out(client, serial, id, Change::Kill { freezer, tracking }, None);
+        true
     }
 
     /// Lets what was just killed go on to its end: a v1 freezer holds even the killed. What an
@@ -197,6 +215,7 @@ impl Keeper {
 fn name(change: &Change) -> &'static str {
     match change {
         Change::Freeze(_) => "freeze",
+        Change::Kill { .. } => "signal",
         Change::Thaw(_) => "thaw",
         Change::Update(_) => "update",
     }

@@ -40,6 +40,9 @@ impl Keeper {
         match request {
             Request::Start { mut spec } => self.start(client, &mut spec, fds),
             Request::Signal { id, signo, all } => {
+                if all && signo == libc::SIGKILL && self.kill_by_errand(client, &id) {
+                    return;
+                }
                 if let Err(error) = self.signal(&id, signo, all) {
                     self.clients.send(client, &refusal("signal", &id, error));
                 }
