@@ -9,6 +9,7 @@
 pub mod caps;
 pub mod cgroup;
 pub mod disk;
+pub mod gpu;
 pub mod keeper;
 pub mod reap;
 pub mod seccomp;
