@@ -14,7 +14,7 @@ use reqwest::{Response, Url};
 use self::endpoint::{Ask, Context, Endpoint, Served, unreachable};
 use crate::auth::keyring::Keyring;
 use crate::auth::token::Tokens;
-use crate::manifest::{self, Blob};
+use crate::manifest::{self, Blob, Document};
 use crate::store::PullOptions;
 use crate::transport::{Cause, Reach, Timeouts, Transport};
 use crate::{Digest, Reference};
@@ -180,7 +180,11 @@ impl<'a> Session<'a> {
         let mut failures = Vec::new();
         for (_, endpoint) in self.usable(digest.is_none()) {
             let served = endpoint.document(&self.context, ask, max_bytes, digest);
-            match served.await {
+            let served = match (served.await, digest) {
+                (Ok(served), None) => endpoint.check_tag(served, ask),
+                (served, _) => served,
+            };
+            match served {
                 Ok(served) => return Ok(served),
                 Err(error) => failures.push(endpoint.note(error)),
             }
@@ -270,6 +274,20 @@ impl<'a> Session<'a> {
 }
 
 impl Endpoint {
+    /// What a mirror says that a tag means has to be a manifest or an index: a login page is not
+    /// taken for the image. (What has a digest was verified, and is the image's own fault.)
+    fn check_tag(&self, served: Served, ask: Ask<'_>) -> Result<Served, RegistryError> {
+        let read = Document::parse(&served.bytes, served.content_type.as_deref());
+        match read {
+            Err(source) if self.is_mirror => Err(RegistryError::Unusable {
+                host: self.host(),
+                what: ask.what.to_owned(),
+                source,
+            }),
+            _ => Ok(served),
+        }
+    }
+
     /// A mirror that is of no use for anything else either is not asked again in this pull.
     fn note(&self, error: RegistryError) -> RegistryError {
         if self.is_mirror {

@@ -94,7 +94,8 @@ pub struct PullOptions {
     /// `host` or `host:port` of registries that may be spoken to over plain HTTP, besides those of
     /// [`RegistryConfig`]; loopback always may.
     pub insecure_registries: Vec<String>,
-    /// Logins of whoever asks for the image; they count before the node's own.
+    /// Logins of whoever asks for the image; they count before the node's own. An image that is
+    /// here already needs none, unless `force` asks the registry.
     pub credentials: Credentials,
     /// Told how far it is; not called when nothing has to be fetched from a registry.
     pub progress: Option<ProgressFn>,

@@ -128,56 +128,6 @@ fn refusals_of_manifests() {
             "not supported yet",
         ),
         (
-            layer("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"),
-            None,
-            "foreign layer",
-        ),
-        (
-            layer("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"),
-            None,
-            "foreign layer",
-        ),
-        (
-            oci.replace("\"size\":9", "\"size\":9,\"urls\":[\"https://evil.lan/\"]"),
-            None,
-            "foreign layer",
-        ),
-        (
-            oci.replace("\"size\":7", "\"size\":7,\"urls\":[7]"),
-            None,
-            "foreign layer (its config)",
-        ),
-        (
-            oci.replace("\"layers\"", "\"Layers\":[],\"layers\""),
-            None,
-            "ambiguous",
-        ),
-        (
-            oci.replace("\"layers\"", "\"manife\\u017fts\":[],\"layers\""),
-            None,
-            "ambiguous",
-        ),
-        (
-            oci.replace("\"layers\"", "\"layers\":[],\"layers\""),
-            None,
-            "not valid",
-        ),
-        (
-            oci.replace(OCI_MANIFEST, OCI_ARTIFACT),
-            None,
-            "OCI artifact",
-        ),
-        (
-            manifest(
-                OCI_MANIFEST,
-                &descriptor("application/vnd.oci.empty.v1+json", 2),
-                &[gzip()],
-            )
-            .replace("\"layers\"", "\"artifactType\":\"text/x-thing\",\"layers\""),
-            None,
-            "an OCI artifact (\"text/x-thing\")",
-        ),
-        (
             manifest(
                 OCI_MANIFEST,
                 &oci_config(),
@@ -193,6 +143,55 @@ fn refusals_of_manifests() {
         (oci.replace("\"size\":9", "\"size\":-9"), None, "not valid"),
     ] {
         let error = read(&text, served).unwrap_err().to_string();
+        assert!(error.contains(says), "{text:.200}: {error}");
+    }
+}
+
+#[test]
+fn what_is_elsewhere_or_no_image_or_ambiguous() {
+    let oci = manifest(OCI_MANIFEST, &oci_config(), &[gzip()]);
+    let layer = |kind: &str| manifest(OCI_MANIFEST, &oci_config(), &[descriptor(kind, 9)]);
+    for (text, says) in [
+        (
+            layer("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"),
+            "foreign layer",
+        ),
+        (
+            layer("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"),
+            "foreign layer",
+        ),
+        (
+            oci.replace("\"size\":9", "\"size\":9,\"urls\":[\"https://evil.lan/\"]"),
+            "foreign layer",
+        ),
+        (
+            oci.replace("\"size\":7", "\"size\":7,\"urls\":[7]"),
+            "foreign layer (its config)",
+        ),
+        (
+            oci.replace("\"layers\"", "\"Layers\":[],\"layers\""),
+            "ambiguous",
+        ),
+        (
+            oci.replace("\"layers\"", "\"manife\\u017fts\":[],\"layers\""),
+            "ambiguous",
+        ),
+        (
+            oci.replace("\"layers\"", "\"layers\":[],\"layers\""),
+            "not valid",
+        ),
+        (oci.replace(OCI_MANIFEST, OCI_ARTIFACT), "OCI artifact"),
+        (
+            manifest(
+                OCI_MANIFEST,
+                &descriptor("application/vnd.oci.empty.v1+json", 2),
+                &[gzip()],
+            )
+            .replace("\"layers\"", "\"artifactType\":\"text/x-thing\",\"layers\""),
+            "an OCI artifact (\"text/x-thing\")",
+        ),
+    ] {
+        let error = read(&text, None).unwrap_err().to_string();
         assert!(error.contains(says), "{text:.200}: {error}");
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::Digest;
 use crate::auth::credentials::CredentialsError;
+use crate::manifest::ManifestError;
 use crate::transport::Cause;
 
 /// Why a registry did not give what was asked for.
@@ -97,6 +98,17 @@ pub enum RegistryError {
         /// The bound.
         max_bytes: u64,
     },
+    /// What a mirror gave for a tag is no manifest.
+    #[error("mirror {host} sent something for {what} that is not usable")]
+    Unusable {
+        /// `host[:port]`.
+        host: String,
+        /// What was asked for.
+        what: String,
+        /// Why.
+        #[source]
+        source: ManifestError,
+    },
     /// The content is not what the digest says.
     #[error(
         "registry {host} sent wrong content for {what}: its digest is {actual}, not {expected}"
@@ -151,6 +163,7 @@ impl RegistryError {
             | Self::TooMany { .. }
             | Self::Status { .. }
             | Self::TooLarge { .. }
+            | Self::Unusable { .. }
             | Self::WrongDigest { .. } => false,
         }
     }
@@ -179,6 +192,7 @@ impl RegistryError {
             Self::NotFound { .. }
             | Self::Status { .. }
             | Self::TooLarge { .. }
+            | Self::Unusable { .. }
             | Self::Everywhere { .. } => false,
         }
     }

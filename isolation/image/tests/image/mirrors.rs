@@ -4,8 +4,8 @@
 use std::io::Write;
 
 use gantry_image::{
-    Credentials, Digest, Image, Mirror, PullError, PullOptions, Reference, RegistryConfig, Store,
-    StoreConfig,
+    Credentials, DEFAULT_REGISTRY, Digest, Image, Mirror, PullError, PullOptions, Reference,
+    RegistryConfig, Store, StoreConfig,
 };
 
 use crate::fixture::{Layout, Registry, Scratch};
@@ -56,8 +56,11 @@ async fn the_default_registry_through_a_mirror() {
     registry.push(&layout, "hub/library/thing:1");
     // Docker's registry-mirrors, and one whose images lie below a path.
     for mirror in [
-        format!("docker.io={},tags", registry.host),
-        format!("docker.io/library=http://{}/hub,tags", registry.host),
+        format!("{DEFAULT_REGISTRY}={},tags", registry.host),
+        format!(
+            "{DEFAULT_REGISTRY}/library=http://{}/hub,tags",
+            registry.host
+        ),
     ] {
         let (_dir, store) = store(&[mirror]);
         let image = pull(&store, "thing:1").await.unwrap();
@@ -122,6 +125,8 @@ async fn a_mirror_that_fails_is_left() {
         let _ = stream.write_all(&other.layers[0][..20]);
     });
     let broken = Server::start(|_, stream| reply(stream, "500 Oh", &[], b""));
+    let page = [("Content-Type", "text/html")];
+    let portal = Server::start(move |_, stream| reply(stream, "200 OK", &page, b"<html>log in"));
     let manifest = image.manifest.clone();
     // Another manifest under the digest's name.
     let forged = Server::start(move |_, stream| {
@@ -135,6 +140,7 @@ async fn a_mirror_that_fails_is_left() {
         vec![entry(&lying)],
         vec![entry(&breaking)],
         vec![entry(&broken)],
+        vec![entry(&portal)],
         vec![
             dead.clone(),
             entry(&broken),
@@ -162,6 +168,7 @@ async fn each_says_why_it_failed() {
     let mirrors = [
         format!("{}=127.0.0.1:1,tags", origin.host),
         format!("{}={},tags", origin.host, broken.host),
+        format!("{}=http://mirror.invalid:5000,tags", origin.host),
     ];
     let (_dir, store) = store(&mirrors);
     let error = pull(&store, &format!("{}/a/b:1", origin.host))
@@ -172,6 +179,7 @@ async fn each_says_why_it_failed() {
     for part in [
         format!("image a/b:1 not found at {}", origin.host),
         "registry 127.0.0.1:1 refused the connection".into(),
+        "registry mirror.invalid:5000 is not spoken to over plain HTTP".into(),
         format!("registry {} answered 500", broken.host),
     ] {
         assert!(message.contains(&part), "{message}");
