@@ -5,6 +5,7 @@
 //! messages mean. Invariants: at most [`MAX_FDS`] descriptors and [`MAX_MESSAGE_BYTES`] of text are
 //! ever taken; every received descriptor is owned (closed on every error path) and close-on-exec.
 
+use std::cell::RefCell;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -169,16 +170,35 @@ pub(super) fn send(
     }
 }
 
+thread_local! {
+    /// Where packets arrive. Made once: clearing 64 KiB for each packet costs the keeper as many page
+    /// faults as there are pages, since every fork marks them all for copying.
+    static ARRIVAL: RefCell<Vec<u8>> = RefCell::new(vec![0; MAX_INLINE_BYTES + 1]);
+}
+
 /// Takes one packet; None at the end of the connection. On a non-blocking socket an empty queue is
 /// `Err(Socket { source: AGAIN })`.
 pub(super) fn receive<M: DeserializeOwned>(
     socket: BorrowedFd<'_>,
 ) -> Result<Option<(M, Vec<OwnedFd>)>, PacketError> {
-    let mut bytes = vec![0; MAX_INLINE_BYTES + 1];
+    ARRIVAL.with_borrow_mut(|bytes| {
+        let done = receive_into(bytes, socket);
+        if done.is_err() {
+            // What was parsed is wiped already; what was refused may hold secrets, too.
+            wipe(bytes);
+        }
+        done
+    })
+}
+
+fn receive_into<M: DeserializeOwned>(
+    bytes: &mut [u8],
+    socket: BorrowedFd<'_>,
+) -> Result<Option<(M, Vec<OwnedFd>)>, PacketError> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let got = loop {
-        let mut iov = [IoSliceMut::new(&mut bytes)];
+        let mut iov = [IoSliceMut::new(bytes)];
         match rustix::net::recvmsg(socket, &mut iov, &mut control, RecvFlags::CMSG_CLOEXEC) {
             Ok(got) => break got,
             Err(Errno::INTR) => {}
