@@ -184,12 +184,24 @@ async fn progress(client: &Client, app: &str, deployment: &Value) -> Result<Stri
         let failure = body["app"]["lastTaskFailure"]["message"].as_str();
         let reason = reason::of(id, &queue, failure).map(|r| output::shorten(&r, REASON_MAX));
         let reason = reason.map(|r| format!(" ({r})")).unwrap_or_default();
-        parts.push(format!("{id} {} running{reason}", count(&body["app"])));
+        let pull = pulling(&body["app"]).map(|p| format!(" ({})", output::shorten(&p, REASON_MAX)));
+        let pull = pull.unwrap_or_default();
+        parts.push(format!(
+            "{id} {} running{pull}{reason}",
+            count(&body["app"])
+        ));
     }
     if apps.len() > APPS_SHOWN {
         parts.push(format!("and {} more", apps.len() - APPS_SHOWN));
     }
     Ok(parts.join(", "))
+}
+
+/// What the first task says that is still being made ready.
+fn pulling(app: &Value) -> Option<String> {
+    let tasks = app["tasks"].as_array()?;
+    let message = tasks.iter().find_map(|task| task["message"].as_str());
+    message.map(str::to_owned)
 }
 
 /// One moving line, or lines.

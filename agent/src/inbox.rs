@@ -38,6 +38,8 @@ pub(crate) enum Event {
     },
     /// The connection to the keeper is gone.
     KeeperGone { generation: u64 },
+    /// How far a pull is.
+    Pulling { task: TaskId, message: String },
     /// A pull is done.
     Pulled {
         task: TaskId,

@@ -6,9 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use gantry_image::{Image, PullOptions, Reference, Store};
+use gantry_image::{Image, ProgressFn, PullOptions, Reference, Store};
 use gantry_isolation::spec::Mount;
 use gantry_net::{Attachment, NetError, Network, PortMap, Protocol};
 use gantry_wire::agent::{Launch, NetworkMode, PortMapping};
@@ -22,6 +23,8 @@ use crate::{container, volumes};
 
 /// Images pulled at the same time; the store shares downloads of equal layers.
 const PULLS_MAX: usize = 4;
+/// Between two reports of one pull: each is replicated.
+const REPORT_EVERY: Duration = Duration::from_secs(2);
 
 /// What was made for a task so far.
 #[derive(Debug, Default)]
@@ -75,6 +78,7 @@ impl Provision {
         let options = PullOptions {
             force: launch.force_pull,
             insecure_registries: self.insecure_registries.clone(),
+            progress: Some(report(task.clone(), events.clone())),
             ..PullOptions::default()
         };
         let id = task.clone();
@@ -146,6 +150,21 @@ impl Provision {
             }
         });
     }
+}
+
+/// Tells the loop how far a pull is, now and then; not at once, since a short one is of no
+/// interest. A report that the loop has no room for is left out.
+fn report(task: TaskId, events: mpsc::Sender<Event>) -> ProgressFn {
+    let last = Mutex::new(Instant::now());
+    Arc::new(move |progress| {
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.elapsed() < REPORT_EVERY {
+            return;
+        }
+        *last = Instant::now();
+        let (task, message) = (task.clone(), format!("Pulling {progress}"));
+        let _ = events.try_send(Event::Pulling { task, message });
+    })
 }
 
 async fn pull(

@@ -87,9 +87,13 @@ fn row(task: &Value) -> Vec<String> {
         .flatten()
         .map(text)
         .collect::<Vec<_>>();
+    let state = match task["message"].as_str() {
+        Some(message) => format!("{}: {message}", state(&task["state"])),
+        None => state(&task["state"]),
+    };
     vec![
         text(&task["id"]),
-        state(&task["state"]),
+        state,
         address,
         ports.join(" "),
         moment(&task["startedAt"]),

@@ -58,6 +58,13 @@ pub enum Event {
     Connected,
     /// The connection is gone: nothing is sent until the next `Connected`.
     Disconnected,
+    /// The image is being fetched and this is how far it is; said now and then.
+    Pulling {
+        /// For this task.
+        task: TaskId,
+        /// For people.
+        message: String,
+    },
     /// The image is present.
     Pulled {
         /// For this task.

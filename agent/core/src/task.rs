@@ -196,6 +196,14 @@ impl Task {
         }
     }
 
+    /// Says how far the pull is, unless something else still waits to be heard.
+    pub(crate) fn pulling(&mut self, message: &str, turn: &mut Turn<'_>) {
+        if self.phase == Phase::Pulling && self.updates.is_empty() {
+            self.report(TaskState::TaskStarting, None, message, None, turn);
+            self.save(false, turn);
+        }
+    }
+
     pub(crate) fn pulled(&mut self, result: Result<(), String>, turn: &mut Turn<'_>) {
         if self.phase != Phase::Pulling {
             return;

@@ -69,6 +69,9 @@ impl Tasks {
             }
             Event::Connected => self.connected(turn),
             Event::Disconnected => self.connected = false,
+            Event::Pulling { task, message } => {
+                self.with(&task, turn, |task, turn| task.pulling(&message, turn));
+            }
             Event::Pulled { task } => {
                 self.with(&task, turn, |task, turn| task.pulled(Ok(()), turn));
             }

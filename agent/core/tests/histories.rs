@@ -346,6 +346,12 @@ impl World {
                     self.exit(&container, status);
                 }
             }
+            16 if !self.launches.is_empty() => {
+                let n = self.random.below(self.launches.len());
+                let task = self.launches[n].0.clone();
+                let message = "pulling".to_owned();
+                self.events.push_back(Event::Pulling { task, message });
+            }
             9 => self.step(Event::Disconnected),
             10 | 11 => self.step(Event::Connected),
             12 if self.random.one_in(6) => {

@@ -49,6 +49,7 @@ impl Daemon {
             | Event::SessionDown { .. }
             | Event::Keeper { .. }
             | Event::KeeperGone { .. } => {}
+            Event::Pulling { task, message } => self.step(Change::Pulling { task, message }),
             Event::Pulled { task, result } => self.pulled(task, result),
             Event::Attached { task, result } => self.attached(task, result),
             Event::Ask(ask) => self.answer(ask),

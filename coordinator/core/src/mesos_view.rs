@@ -161,11 +161,15 @@ fn task(state: &State, cluster: &Cluster, task: &Task) -> Value {
     let app = state.app_version(&task.app_id, task.app_version);
     let labels = app.into_iter().flat_map(|app| &app.labels);
     let labels: Vec<Value> = labels.map(|(k, v)| json!({"key": k, "value": v})).collect();
-    let statuses: Vec<Value> = task
+    let mut statuses: Vec<Value> = task
         .history
         .iter()
         .map(|(s, at)| status(task, *s, *at))
         .collect();
+    // As in the v1 API's TaskStatus; what is kept is the latest one's.
+    if let (Some(latest), false) = (statuses.last_mut(), task.message.is_empty()) {
+        latest["message"] = task.message.as_str().into();
+    }
     json!({
         "id": task.id.as_str(),
         "name": task.app_id.task_name(),

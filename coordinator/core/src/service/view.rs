@@ -145,6 +145,10 @@ pub fn task(state: &State, task: &Task) -> Value {
     if let (Some(started), Value::Object(object)) = (task.started_at, &mut object) {
         object.insert("startedAt".to_owned(), started.to_string().into());
     }
+    // Not Marathon's: how far a start is, such as the pull of its image.
+    if let (TaskState::TaskStarting, false) = (task.state, task.message.is_empty()) {
+        object["message"] = task.message.as_str().into();
+    }
     object
 }
 
