@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::failure::{Exit, Failure};
 use crate::output;
+use crate::registries::RegistryFlags;
 
 /// How long the agent may take to register before the greeting is printed without its id.
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -58,9 +59,8 @@ pub(crate) struct DevArgs {
     /// tasks: gives every such task root on this node.
     #[arg(long)]
     tasks_may_use_api: bool,
-    /// Registry that may be spoken to over plain HTTP (repeat it; loopback always may).
-    #[arg(long, value_name = "HOST[:PORT]")]
-    insecure_registry: Vec<String>,
+    #[command(flatten)]
+    registries: RegistryFlags,
 }
 
 impl DevArgs {
@@ -131,9 +131,7 @@ impl DevArgs {
         config.hostname.clone_from(&self.hostname);
         // Tasks must not see the coordinator's log either: it holds every app's environment.
         config.hide.push(data.to_owned());
-        config
-            .insecure_registries
-            .clone_from(&self.insecure_registry);
+        config.registries = self.registries.config()?;
         config.protected_ports = vec![self.port];
         config.tasks_may_use_api = self.tasks_may_use_api;
         Ok(config)

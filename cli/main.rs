@@ -14,6 +14,7 @@ mod output;
 mod progress;
 mod reason;
 mod recordio;
+mod registries;
 mod show;
 mod task;
 

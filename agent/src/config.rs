@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use gantry_image::RegistryConfig;
 use gantry_wire::resources::PortRanges;
 use gantry_wire::units::{Bytes, MilliCpu};
 
@@ -33,8 +34,8 @@ pub struct Config {
     pub resources: Overrides,
     /// Attributes of the node.
     pub attributes: BTreeMap<String, String>,
-    /// Registries (`host` or `host:port`) that may be spoken to over plain HTTP.
-    pub insecure_registries: Vec<String>,
+    /// How registries are spoken to.
+    pub registries: RegistryConfig,
     /// The binary that has the role `keeper`.
     pub keeper_exe: PathBuf,
     /// Arguments that select that role.
@@ -68,7 +69,7 @@ impl Config {
             allowed_hosts: Vec::new(),
             resources: Overrides::default(),
             attributes: BTreeMap::new(),
-            insecure_registries: Vec::new(),
+            registries: RegistryConfig::default(),
             keeper_exe: keeper_exe.into(),
             keeper_args: vec!["keeper".to_owned()],
         }

@@ -37,6 +37,8 @@ mod start;
 mod volumes;
 
 pub use config::{Config, HTTP_PORT, Overrides};
+/// Images, for the flags and commands that are about them.
+pub use gantry_image as images;
 /// The role `keeper` of the binary, for `cli/main.rs`.
 pub use gantry_isolation::keeper::main as keeper_main;
 pub use identity::IdentityError;

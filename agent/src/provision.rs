@@ -4,12 +4,12 @@
 //! It decides nothing about the task. Invariants: at most [`PULLS_MAX`] pulls at a time; `made`
 //! holds only tasks that are neither running under a keeper nor over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use gantry_image::{Image, ProgressFn, PullOptions, Reference, Store};
+use gantry_image::{Headroom, Image, ProgressFn, PullOptions, Reference, Store};
 use gantry_isolation::spec::Mount;
 use gantry_net::{Attachment, NetError, Network, PortMap, Protocol};
 use gantry_wire::agent::{Launch, NetworkMode, PortMapping};
@@ -39,7 +39,6 @@ pub(crate) struct Provision {
     pub(crate) store: Store,
     /// Or why there is none.
     pub(crate) network: Result<Network, String>,
-    pub(crate) insecure_registries: Vec<String>,
     pub(crate) runtime: Handle,
     pub(crate) events: mpsc::Sender<Event>,
     pulls: Arc<Semaphore>,
@@ -50,7 +49,6 @@ impl Provision {
     pub(crate) fn new(
         store: Store,
         network: Result<Network, String>,
-        insecure_registries: Vec<String>,
         runtime: Handle,
         events: mpsc::Sender<Event>,
     ) -> Self {
@@ -59,7 +57,6 @@ impl Provision {
         Self {
             store,
             network,
-            insecure_registries,
             runtime,
             events,
             pulls,
@@ -77,7 +74,6 @@ impl Provision {
         let (name, checked) = (launch.image.clone(), container::check(launch));
         let options = PullOptions {
             force: launch.force_pull,
-            insecure_registries: self.insecure_registries.clone(),
             progress: Some(report(task.clone(), events.clone())),
             ..PullOptions::default()
         };
@@ -123,10 +119,58 @@ impl Provision {
         });
     }
 
+    /// Keeps the image of a container that is about to be started, over restarts of the agent.
+    pub(crate) fn hold(&mut self, task: &TaskId, container: &ContainerId) -> Result<(), String> {
+        let Some(image) = self.made.get(task).and_then(|made| made.image.as_ref()) else {
+            return Ok(());
+        };
+        let held = self.store.hold(container.as_str(), image);
+        held.map_err(|error| format!("noting that the image is in use: {error}"))
+    }
+
+    /// Lets go of the images of containers that are not there any more.
+    pub(crate) fn release_others(&self, known: &BTreeSet<String>) {
+        for container in self.store.holders().difference(known) {
+            self.let_go(container);
+        }
+    }
+
+    fn let_go(&self, container: &str) {
+        if let Err(error) = self.store.release(container) {
+            tracing::error!(
+                container,
+                "its image stays in use until the next start: {error}"
+            );
+        }
+    }
+
+    /// Removes images that nothing uses when the disk runs full, beside the loop.
+    pub(crate) fn collect_images(&self) {
+        let store = self.store.clone();
+        self.runtime.spawn(async move {
+            match store.collect(Headroom::default()).await {
+                Ok(report) if report.images.is_empty() && report.layers == 0 => {}
+                Ok(report) => tracing::info!(
+                    images = ?report.images,
+                    layers = report.layers,
+                    bytes = report.bytes,
+                    "removed images to make room"
+                ),
+                Err(error) => tracing::error!("removing images: {}", crate::chain(&error)),
+            }
+        });
+    }
+
     /// Gives back what a container had.
     pub(crate) fn release(&mut self, task: &TaskId, container: &ContainerId) {
         self.cancel_pull(task);
         self.made.remove(task);
+        self.give_back(container);
+    }
+
+    /// Gives back what a container without task had.
+    pub(crate) fn give_back(&self, container: &ContainerId) {
+        self.let_go(container.as_str());
         self.detach(container);
     }
 
@@ -138,7 +182,7 @@ impl Provision {
     }
 
     /// Gives the network of a container back; one without is fine.
-    pub(crate) fn detach(&self, container: &ContainerId) {
+    fn detach(&self, container: &ContainerId) {
         let Ok(network) = self.network.clone() else {
             return;
         };
@@ -162,7 +206,7 @@ fn report(task: TaskId, events: mpsc::Sender<Event>) -> ProgressFn {
             return;
         }
         *last = Instant::now();
-        let (task, message) = (task.clone(), format!("Pulling {progress}"));
+        let (task, message) = (task.clone(), progress.to_string());
         let _ = events.try_send(Event::Pulling { task, message });
     })
 }

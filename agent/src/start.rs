@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use gantry_agent_core::{Checkpoint, KeeperId, Stage, Tasks};
-use gantry_image::Store;
+use gantry_image::{RegistryConfig, Store, StoreConfig};
 use gantry_net::{Known, Network, NetworkConfig, PortMap, Severity};
 use gantry_wire::agent::NetworkMode;
 use gantry_wire::time::Millis;
@@ -132,7 +132,8 @@ where
         return Err(StartError::NotLoopback(config.http));
     }
     let data_dir = config.data_dir.clone();
-    let opened = tokio::task::spawn_blocking(move || open(&data_dir)).await;
+    let registries = config.registries.clone();
+    let opened = tokio::task::spawn_blocking(move || open(&data_dir, registries)).await;
     let disk = opened.map_err(|_| StartError::Step)??;
     let mut lacks = gantry_isolation::reap::preflight();
     let network = open_network(&disk.layout, &disk.found.checkpoints, &mut lacks).await;
@@ -210,7 +211,6 @@ where
     let provision = Provision::new(
         disk.store.clone(),
         network.clone(),
-        config.insecure_registries,
         runtime.clone(),
         events.clone(),
     );
@@ -267,7 +267,7 @@ where
     })
 }
 
-fn open(data_dir: &Path) -> Result<OnDisk, StartError> {
+fn open(data_dir: &Path, registries: RegistryConfig) -> Result<OnDisk, StartError> {
     let at = |source| StartError::DataDir {
         path: data_dir.to_owned(),
         source,
@@ -295,7 +295,12 @@ fn open(data_dir: &Path) -> Result<OnDisk, StartError> {
         .map(|saved| PathBuf::from(&saved.sandbox));
     let live: BTreeSet<PathBuf> = live.collect();
     let (sandboxes, over) = Sandboxes::scan(&layout.slaves(), &live).map_err(at)?;
-    let store = Store::open(&layout.images()).map_err(|e| StartError::Images(crate::chain(&e)))?;
+    let store = StoreConfig {
+        registry: registries,
+        ..StoreConfig::default()
+    };
+    let store = Store::open_with(&layout.images(), store)
+        .map_err(|e| StartError::Images(crate::chain(&e)))?;
     Ok(OnDisk {
         lock,
         layout,

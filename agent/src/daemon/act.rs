@@ -52,7 +52,7 @@ impl Daemon {
             }
             Action::Forget { container } => {
                 self.forget(&container);
-                self.provision.detach(&container);
+                self.provision.give_back(&container);
             }
             Action::Send(update) => self.send(update),
         }
@@ -81,6 +81,9 @@ impl Daemon {
         let spec = container::spec(view, &agent_id, image, mounts, &self.node)
             .map_err(|problem| problem.to_string())?;
         make_sandbox(&spec)?;
+        let container = view.container.clone();
+        self.provision.hold(task, &container)?;
+        let made = self.provision.made(task);
         let fds: Vec<_> = made.attachment.iter().map(|a| a.netns.as_fd()).collect();
         let request = Request::Start {
             spec: Box::new(spec),
@@ -128,6 +131,7 @@ impl Daemon {
     /// Removes finished sandboxes that are due, beside the loop.
     pub(super) fn collect(&mut self) {
         self.collect_at_ms = self.uptime_ms().saturating_add(COLLECT_MS);
+        self.provision.collect_images();
         let due = self.sandboxes.due(SystemTime::now());
         if due.is_empty() {
             return;

@@ -295,6 +295,12 @@ impl Daemon {
                 .map(|container| container.id.clone())
                 .collect();
             self.keeper.reap(&known);
+            let listed = known.iter().map(|id| id.as_str().to_owned());
+            let own = self
+                .tasks
+                .iter()
+                .map(|(_, task)| task.container.to_string());
+            self.provision.release_others(&listed.chain(own).collect());
         }
         self.step(Change::Listing {
             keeper: self.keeper_id,
