@@ -138,6 +138,12 @@ pub(crate) fn another_cluster_may_not_touch_the_tasks() {
             node.kill_9();
             say(&node, cluster, None);
             node.start_agent().await;
+            // Registering is answered before the agent has the answer on disk.
+            let file = node.data().join("agent.json");
+            let kept = || std::fs::read_to_string(&file).unwrap().contains(cluster);
+            node.coordinator
+                .until("the cluster on disk", |_| kept().then_some(()))
+                .await;
         }
         let known = |node: &Node| {
             let heard = node.coordinator.heard.lock().unwrap();
