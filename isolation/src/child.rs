@@ -10,6 +10,7 @@
 mod credentials;
 mod init;
 mod kernel_fs;
+mod landlock;
 mod mapping;
 mod mount;
 mod namespaces;
@@ -28,7 +29,7 @@ use rustix::process::Rlimit;
 
 use crate::plan::{Command, InRoot, Plan, Step, USERS};
 use crate::spec::Resource;
-use crate::sys;
+use crate::sys::{self, confine};
 use user::Identity;
 
 /// Where the failure pipe is.
@@ -154,6 +155,7 @@ struct Progress {
     volume: Option<OwnedFd>,
     secrets: Option<OwnedFd>,
     cwd: Option<OwnedFd>,
+    landlock: Option<OwnedFd>,
     identity: Identity,
     /// First number of the host of the container's users.
     base: u32,
@@ -320,6 +322,16 @@ fn become_command(
             credentials::become_user(&progress.identity, *caps, nofile)?;
             Ok(rustix::process::fchdir(needed(&progress.cwd)?)?)
         }
+        Step::LandlockRules { version, rules } => {
+            let root = needed(&progress.root)?;
+            progress.landlock = Some(landlock::rules(root, *version, rules)?);
+            Ok(())
+        }
+        Step::Confine => Ok(confine::landlock_confine(needed(&progress.landlock)?)?),
+        Step::Filter(program) => Ok(confine::load_filter(
+            program.instructions(),
+            program.flags(),
+        )?),
         Step::NoNewPrivileges => Ok(rustix::thread::set_no_new_privs(true)?),
         Step::Exec(_) => Err(exec(command)),
         // Every other step is one of `take`'s.

@@ -16,6 +16,7 @@ mod container;
 mod daemon;
 mod errand;
 mod exec;
+mod filters;
 mod host;
 mod ids;
 mod launch;

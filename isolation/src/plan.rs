@@ -18,7 +18,7 @@ pub(crate) use command::{Command, Name, Who};
 pub(crate) use mount::{MountStep, Source};
 pub(crate) use path::InRoot;
 pub(crate) use step::Step;
-pub(crate) use users::{Common, USERS, own_processes};
+pub(crate) use users::{Common, LandlockRule, USERS, own_processes};
 
 use std::ffi::CString;
 use std::fmt;
@@ -54,6 +54,8 @@ pub(crate) struct HostFacts {
     pub(crate) cgroup_parent: String,
     /// Whether overlayfs takes layers one by one (`lowerdir+`, Linux 6.7).
     pub(crate) layer_by_layer: bool,
+    /// Version of Landlock, where the kernel has it.
+    pub(crate) landlock: Option<u32>,
     /// Paths below `/proc` and `/sys` that exist here and are to be covered or made read-only.
     pub(crate) guarded: Vec<Guard>,
 }
@@ -133,6 +135,9 @@ pub(crate) enum PlanError {
     /// The spec is not well formed.
     #[error(transparent)]
     Spec(#[from] SpecError),
+    /// Landlock is asked for where there is none.
+    #[error("the kernel of this host has no Landlock, or it is switched off")]
+    NoLandlock,
     /// This host cannot keep a limit.
     #[error(transparent)]
     Group(#[from] GroupError),
@@ -194,6 +199,7 @@ pub(crate) fn container(
         steps.push(Step::ReadOnlyRoot);
     }
     common.groups(&mut steps);
+    common.landlock(host, &mut steps)?;
     if common.users.is_some() {
         // A group belongs to whoever makes it.
         steps.push(Step::ActAsRoot);
@@ -226,13 +232,13 @@ pub(crate) fn container(
 /// The plan of one more process in the container whose groups are `group`.
 ///
 /// # Errors
-/// The spec is not well formed.
+/// The spec is not well formed, or asks for what this host has not.
 pub(crate) fn exec(
     host: &HostFacts,
     spec: &ExecSpec,
     group: &Group,
     common: &Common,
-) -> Result<Plan, SpecError> {
+) -> Result<Plan, PlanError> {
     check_command(&spec.argv, &spec.env)?;
     let mut steps = Vec::new();
     for dir in &group.join {
@@ -247,6 +253,7 @@ pub(crate) fn exec(
         steps.push(Step::LookUpUser(who.clone()));
     }
     common.groups(&mut steps);
+    common.landlock(host, &mut steps)?;
     if spec.tty {
         steps.push(Step::Terminal);
     }
@@ -271,7 +278,8 @@ fn namespace_steps(spec: &ContainerSpec, steps: &mut Vec<Step>) -> Result<(), Sp
     Ok(())
 }
 
-fn capabilities(host: &HostFacts, wanted: CapSet) -> CapSet {
+/// Those of the wanted capabilities that this host may give.
+pub(crate) fn capabilities(host: &HostFacts, wanted: CapSet) -> CapSet {
     if host.hierarchies.filters_devices() {
         wanted
     } else {

@@ -33,6 +33,8 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::seccomp::{MAX_PROFILE_BYTES, Seccomp};
+
 /// Where the sandbox appears inside every container.
 pub const SANDBOX_TARGET: &str = "/mnt/mesos/sandbox";
 
@@ -120,6 +122,9 @@ pub struct ContainerSpec {
     /// Which files Landlock lets it reach; None: all that it sees.
     #[serde(default)]
     pub landlock: Option<Landlock>,
+    /// Which system calls it may make. Processes that join it get the same filter.
+    #[serde(default)]
+    pub seccomp: Seccomp,
     /// Whether a terminal travels along with the request, after the network namespace if there is
     /// one: it becomes stdin, stdout, stderr and the controlling terminal. Whoever holds its other
     /// side sets the size. The output is then [`Output::Discard`].
@@ -175,6 +180,7 @@ impl ContainerSpec {
             oom_score_adj: None,
             no_new_privileges: true,
             landlock: None,
+            seccomp: Seccomp::Default,
             terminal: false,
             read_only_root: false,
             masked_paths: None,
@@ -295,6 +301,9 @@ impl ContainerSpec {
         namespaces::check(&self.id, &self.namespaces, &self.network)?;
         if matches!(&self.ids, Ids::Of(other) if *other == self.id) {
             return Err(SpecError::SharesWithItself(self.id.clone()));
+        }
+        if let Seccomp::Profile(text) = &self.seccomp {
+            bound("bytes of a seccomp profile", text.len(), MAX_PROFILE_BYTES)?;
         }
         rlimit::check_all(&self.rlimits)?;
         ids::check_groups(&self.groups)?;

@@ -10,6 +10,7 @@
 
 pub(crate) mod bpf;
 pub(crate) mod btrfs;
+pub(crate) mod confine;
 mod memory;
 pub(crate) mod quota;
 pub(crate) mod users;

@@ -8,6 +8,7 @@ use rustix::mount::{FsOpenFlags, fsconfig_set_string, fsopen};
 
 use crate::cgroup::{DeviceFilter, Hierarchies, Program};
 use crate::plan::{GUARDS, Guard, GuardBase, GuardHow, HostFacts};
+use crate::sys::confine;
 
 /// Looks.
 pub(crate) fn facts(cgroup_parent: &str) -> HostFacts {
@@ -20,6 +21,7 @@ pub(crate) fn facts(cgroup_parent: &str) -> HostFacts {
         device_program: usual.flatten().map(Rc::new),
         cgroup_parent: cgroup_parent.to_owned(),
         layer_by_layer: overlay_takes_single_layers(),
+        landlock: confine::landlock_version().ok(),
         guarded: GUARDS.iter().filter_map(|guard| present(*guard)).collect(),
     }
 }

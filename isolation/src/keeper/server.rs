@@ -26,6 +26,7 @@ use super::clients::Clients;
 use super::container::{Failure, Phase, Verdict, reap};
 use super::errand::Errand;
 use super::exec::{PidNamespace, Session, Sessions};
+use super::filters::Filters;
 use super::ids::UserPool;
 use super::output::Turn;
 use super::protocol::Event;
@@ -52,6 +53,7 @@ pub(super) struct Keeper {
     errands: BTreeMap<u64, Errand>,
     slots: Slots,
     users: UserPool,
+    filters: Filters,
     sweeper: Sweeper,
     stopping: bool,
 }
@@ -82,6 +84,7 @@ impl Keeper {
             errands: BTreeMap::new(),
             slots: Slots::default(),
             users,
+            filters: Filters::new(),
             sweeper,
             stopping: false,
         })
@@ -253,7 +256,7 @@ impl Keeper {
             return;
         };
         if let Some(users) = container.users {
-            self.users.give_back(users, true);
+            self.users.give_back(users, container.common.clean());
         }
         let id = container.id;
         let event = match container.phase {

@@ -5,6 +5,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -19,6 +20,7 @@ use crate::cgroup::{self, Group, remove_group};
 use crate::child::{self, Handed};
 use crate::device::{self, DeviceError};
 use crate::plan::{self, Common, HostFacts, own_processes};
+use crate::seccomp;
 use crate::spec::{ContainerSpec, Network, Output, Sharing};
 use crate::sys::{self, Cloned, clone_flags};
 
@@ -71,14 +73,14 @@ pub(super) fn start(
     home: &mut PidNamespace,
     spec: &mut ContainerSpec,
     slot: Slot,
-    users: Option<Rc<Users>>,
+    (users, filter): (Option<Rc<Users>>, Option<Arc<seccomp::Program>>),
     fds: Vec<OwnedFd>,
 ) -> Result<Container, Failure> {
     let refuse = |error: String| Failure {
         step: "check the spec".to_owned(),
         error,
     };
-    let common = Common::new(spec, users.as_ref().map(|users| users.base()));
+    let common = Common::new(spec, users.as_ref().map(|users| users.base()), filter);
     let devices = device::find(&spec.devices).map_err(missing)?;
     let (mut plan, group) = plan::container(context.facts, spec, &slot, &devices, &common)
         .map_err(|error| refuse(error.to_string()))?;

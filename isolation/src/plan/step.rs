@@ -2,12 +2,14 @@
 
 use std::ffi::CString;
 use std::fmt;
+use std::sync::Arc;
 
 use rustix::fs::FileType;
 
 use super::mount::show_layers;
-use super::{Guard, GuardBase, GuardHow, InRoot, MountStep, Who};
+use super::{Guard, GuardBase, GuardHow, InRoot, LandlockRule, MountStep, Who};
 use crate::caps::CapSet;
+use crate::seccomp::Program;
 use crate::spec::{RLIM_INFINITY, Rlimit, Secret};
 
 /// One step. Its `Display` is what a failure report says was being done.
@@ -163,6 +165,17 @@ pub(crate) enum Step {
     Credentials(CapSet),
     /// Give up every way to gain more.
     NoNewPrivileges,
+    /// Make the rules of Landlock.
+    LandlockRules {
+        /// Which version the kernel has.
+        version: u32,
+        /// What is allowed.
+        rules: Vec<LandlockRule>,
+    },
+    /// Enforce them.
+    Confine,
+    /// Load the filter of system calls.
+    Filter(Arc<Program>),
     /// Run the command.
     Exec(String),
 }
@@ -239,6 +252,18 @@ impl fmt::Display for Step {
             }
             Self::EnterUsers => f.write_str("enter the user namespace"),
             Self::Credentials(caps) => write!(f, "drop privileges to {:#x}", caps.bits()),
+            Self::LandlockRules { rules, .. } => {
+                f.write_str("make the Landlock rules for")?;
+                rules.iter().try_for_each(|rule| {
+                    let how = if rule.write { "" } else { " (read-only)" };
+                    write!(f, " {}{how}", rule.at)
+                })
+            }
+            Self::Confine => f.write_str("enforce the Landlock rules"),
+            Self::Filter(program) => {
+                let length = program.instructions().len();
+                write!(f, "load the system call filter of {length} instructions")
+            }
             Self::NoNewPrivileges => f.write_str("allow no new privileges"),
             Self::Exec(program) => write!(f, "exec {program}"),
         }

@@ -22,6 +22,7 @@ fn host() -> HostFacts {
         device_program: None,
         cgroup_parent: "gantry-t".to_owned(),
         layer_by_layer: true,
+        landlock: Some(7),
         guarded: vec![
             Guard {
                 base: GuardBase::Proc,
@@ -51,7 +52,7 @@ fn container(
     slot: &Slot,
     devices: &[Node],
 ) -> Result<(Plan, Group), PlanError> {
-    super::container(host, spec, slot, devices, &Common::new(spec, None))
+    super::container(host, spec, slot, devices, &Common::new(spec, None, None))
 }
 
 fn spec(root: Root) -> ContainerSpec {
@@ -146,7 +147,7 @@ fn users_of_its_own_are_entered_when_the_hosts_root_is_no_longer_needed() {
     }];
     spec.groups = vec![7, 8];
     spec.terminal = true;
-    let common = Common::new(&spec, Some(1_048_576));
+    let common = Common::new(&spec, Some(1_048_576), None);
     let (plan, _) = super::container(&host(), &spec, &slot(), &[], &common).unwrap();
     let text = plan.to_string();
     let golden_start = "\

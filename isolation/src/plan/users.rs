@@ -7,10 +7,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::{HostFacts, Step, c, c_path, capabilities};
+use super::{HostFacts, InRoot, PlanError, Step, c, c_path, capabilities};
 use crate::caps::CapSet;
-use crate::spec::{ContainerSpec, MountKind, Namespaces, Root, Sharing, SpecError, TimeOffsets};
+use crate::seccomp::{Program, Seccomp};
+use crate::spec::{
+    ContainerSpec, Landlock, MountKind, Namespaces, Root, Sharing, SpecError, TimeOffsets,
+};
 
 /// How many users and groups a user namespace has: all that 16 bits hold, which is what images use.
 pub(crate) const USERS: u32 = 1 << 16;
@@ -23,17 +27,43 @@ pub(crate) struct Common {
     groups: Vec<u32>,
     no_new_privileges: bool,
     time: bool,
+    landlock: Option<Landlock>,
+    filter: Option<Arc<Program>>,
+    keyless: bool,
+}
+
+/// A file, or all below a directory, that Landlock lets through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LandlockRule {
+    /// Which.
+    pub(crate) at: InRoot,
+    /// Whether it may be changed.
+    pub(crate) write: bool,
 }
 
 impl Common {
-    /// Of a container with these ids.
-    pub(crate) fn new(spec: &ContainerSpec, users: Option<u32>) -> Self {
+    /// Of a container with these ids and this filter of system calls.
+    pub(crate) fn new(
+        spec: &ContainerSpec,
+        users: Option<u32>,
+        filter: Option<Arc<Program>>,
+    ) -> Self {
         Self {
             users,
             groups: spec.groups.clone(),
             no_new_privileges: spec.no_new_privileges,
             time: spec.namespaces.time.is_some(),
+            landlock: spec.landlock.clone(),
+            filter,
+            keyless: spec.seccomp == Seccomp::Default,
         }
+    }
+
+    /// Whether nothing can be left in the user namespace for whoever has it next: keys of a user
+    /// live as long as the namespace (`user-keyring(7)`), and only the built-in filter is known to
+    /// let nobody make one.
+    pub(crate) fn clean(&self) -> bool {
+        self.keyless
     }
 
     /// Enters the container, as one of its users for files.
@@ -50,15 +80,52 @@ impl Common {
         steps.push(Step::OwnStreams);
     }
 
-    /// The last steps before exec: privileges go.
+    /// Everything is mounted, and the root's descriptor still leads to it.
+    pub(super) fn landlock(
+        &self,
+        host: &HostFacts,
+        steps: &mut Vec<Step>,
+    ) -> Result<(), PlanError> {
+        let Some(wanted) = &self.landlock else {
+            return Ok(());
+        };
+        let version = host.landlock.ok_or(PlanError::NoLandlock)?;
+        let rule = |write| {
+            move |path: &PathBuf| {
+                let at = InRoot::new(path)?;
+                Ok(LandlockRule { at, write })
+            }
+        };
+        let read_only = wanted.read_only.iter().map(rule(false));
+        let rules = read_only.chain(wanted.read_write.iter().map(rule(true)));
+        steps.push(Step::LandlockRules {
+            version,
+            rules: rules.collect::<Result<_, SpecError>>()?,
+        });
+        Ok(())
+    }
+
+    /// The last steps before exec: privileges go. Confinement takes `CAP_SYS_ADMIN` or
+    /// no_new_privs: without the latter it must come while root still has the former.
     pub(super) fn settle(&self, host: &HostFacts, wanted: CapSet, steps: &mut Vec<Step>) {
         if self.users.is_some() {
             steps.push(Step::EnterUsers);
         }
-        steps.push(Step::Credentials(capabilities(host, wanted)));
+        let credentials = Step::Credentials(capabilities(host, wanted));
         if self.no_new_privileges {
-            steps.push(Step::NoNewPrivileges);
+            steps.extend([credentials, Step::NoNewPrivileges]);
+            self.confine(steps);
+        } else {
+            self.confine(steps);
+            steps.push(credentials);
         }
+    }
+
+    fn confine(&self, steps: &mut Vec<Step>) {
+        if self.landlock.is_some() {
+            steps.push(Step::Confine);
+        }
+        steps.extend(self.filter.clone().map(Step::Filter));
     }
 }
 

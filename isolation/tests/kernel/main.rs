@@ -4,6 +4,7 @@
 
 mod attacks;
 mod changes;
+mod confine;
 mod controllers;
 mod devices;
 mod disk;

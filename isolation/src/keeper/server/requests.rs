@@ -103,6 +103,7 @@ impl Keeper {
         slot: Slot,
         fds: Vec<OwnedFd>,
     ) -> Result<Container, Failure> {
+        let filter = self.filters.of(&self.facts, spec)?;
         let users = match &spec.ids {
             Ids::Host => None,
             Ids::Private => Some(self.users.take()?),
@@ -117,7 +118,7 @@ impl Keeper {
                 shared,
             };
             let home = &mut self.pid_namespace;
-            start::start(&context, home, spec, slot, mine, fds)
+            start::start(&context, home, spec, slot, (mine, filter), fds)
         });
         if let (Err(_), Some(users)) = (&started, users) {
             // Nothing ran with them.
