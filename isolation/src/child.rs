@@ -4,8 +4,8 @@
 //! It decides nothing that the plan did not; it deliberately allocates nothing and takes no lock.
 //! Descriptors: 0 to 2 are the command's, [`REPORT_FD`] the failure pipe, [`NAMESPACE_FD`] the
 //! network namespace or the container to enter, [`STATUS_FD`] where our PID 1 writes the command's
-//! end, [`USERS_FD`] the user namespace, [`IPC_FD`] whose IPC namespace to enter; everything else is
-//! closed first, so nothing of the keeper's can leak (CVE-2024-21626).
+//! end, [`USERS_FD`] the user namespace, [`IPC_FD`] whose IPC namespace to enter, [`ROOT_VIEW_FD`] is
+//! the steps' own; everything else is closed first, so nothing of the keeper's can leak (CVE-2024-21626).
 
 mod credentials;
 mod init;
@@ -42,8 +42,10 @@ pub(crate) const STATUS_FD: RawFd = 5;
 pub(crate) const USERS_FD: RawFd = 6;
 /// Where the container is whose IPC namespace is shared.
 pub(crate) const IPC_FD: RawFd = 7;
+/// Where steps leave the mapped view of the host's root.
+pub(crate) const ROOT_VIEW_FD: RawFd = 8;
 /// The keeper keeps its own descriptors from here on.
-pub(crate) const FIRST_FREE_FD: RawFd = 8;
+pub(crate) const FIRST_FREE_FD: RawFd = 9;
 /// Signals that the keeper ignores: it ends by request only, since its end is the end of every task.
 /// A supervisor that signals the whole group of gantry's processes must not end them.
 pub(crate) const KEEPER_IGNORES: [libc::c_int; 4] =
@@ -250,6 +252,7 @@ fn take(
             Ok(mount_change(c"/", private)?)
         }
         Step::Slot { dir, fresh } => root::slot(dir, *fresh),
+        Step::MapRoot => mapping::host_root(),
         Step::MapSlot => mapping::working_directory(),
         Step::MapTree { path, names } => mapping::tree(path, names),
         Step::Overlay { lower, options } => {

@@ -15,8 +15,8 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::process::DumpableBehavior;
 use rustix::thread::{CapabilitySets, Gid, Uid};
 
-use super::{Fault, USERS_FD, paths};
-use crate::sys::users;
+use super::{Fault, ROOT_VIEW_FD, USERS_FD, paths};
+use crate::sys::{self, users};
 
 const DIR: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
@@ -41,7 +41,17 @@ pub(super) fn tree(path: &CStr, names: &[CString]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Does the same to the working directory, and goes to the view.
+/// Puts a mapped view of the host's root at [`ROOT_VIEW_FD`]. It is mounted on the working
+/// directory, which the slot's own view covers next: on the root itself it would keep
+/// `pivot_root(2)` from leaving that behind.
+pub(super) fn host_root() -> Result<(), Fault> {
+    let host = rustix::fs::open(c"/", DIR, Mode::empty())?;
+    let view = view(&host)?;
+    paths::attach(&view, rustix::fs::openat(CWD, c".", DIR, Mode::empty())?)?;
+    Ok(sys::dup_to(view.as_fd(), ROOT_VIEW_FD, true)?)
+}
+
+/// Covers the working directory by a mapped view of itself, and goes to the view.
 pub(super) fn working_directory() -> Result<(), Fault> {
     let dir = rustix::fs::openat(CWD, c".", DIR, Mode::empty())?;
     let view = view(&dir)?;

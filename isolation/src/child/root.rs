@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags,
@@ -152,10 +152,19 @@ pub(super) fn cover_below(
 }
 
 /// `pivot_root(".", ".")` stacks the old root on the new one (man page, NOTES), and the unmount
-/// takes it away.
+/// takes it away. Were more mounted there, whoever enters this namespace later would stand on that:
+/// so it is looked at (`/..` is what is mounted on top).
 pub(super) fn pivot(root: BorrowedFd<'_>) -> Result<(), Fault> {
     rustix::process::fchdir(root)?;
     rustix::process::pivot_root(c".", c".")?;
     unmount(c".", UnmountFlags::DETACH)?;
+    if mount_id(root, c"")? != mount_id(CWD, c"/..")? {
+        return Err(Errno::BUSY.into());
+    }
     Ok(rustix::process::chdir(c"/")?)
+}
+
+fn mount_id(at: BorrowedFd<'_>, path: &CStr) -> Result<u64, Errno> {
+    let found = rustix::fs::statx(at, path, AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
+    Ok(found.stx_mnt_id)
 }

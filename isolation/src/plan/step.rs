@@ -40,6 +40,8 @@ pub(crate) enum Step {
     Time(CString),
     /// Say how likely the kernel kills this process for want of memory.
     OomScore(CString),
+    /// Have the host's root appear with the container's ids, at a descriptor.
+    MapRoot,
     /// Let the slot's files appear with the container's ids.
     MapSlot,
     /// Let the files of a host directory appear with the container's ids.
@@ -200,6 +202,7 @@ impl fmt::Display for Step {
             Self::IpcEnter => f.write_str("enter the IPC namespace"),
             Self::Time(_) => f.write_str("make the time namespace"),
             Self::OomScore(score) => write!(f, "set oom_score_adj to {}", score.to_string_lossy()),
+            Self::MapRoot => f.write_str("map the ids of /"),
             Self::MapSlot => f.write_str("map the ids of the slot"),
             Self::MapTree { path, .. } => write!(f, "map the ids of {}", path.to_string_lossy()),
             Self::ActAs(id) => write!(f, "make files as user {id} of the host"),

@@ -162,7 +162,7 @@ map the ids of /l
 map the ids of /m/3
 map the ids of the slot
 make files as user 1048576 of the host
-mount the root over /l/2:/m/3:/l/1:/..
+mount the root over /l/2:/m/3:/l/1:/proc/self/fd/8
 mount /proc
 ";
     assert!(text.starts_with(golden_start), "{text}");

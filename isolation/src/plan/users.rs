@@ -147,9 +147,8 @@ pub(crate) fn own_processes(namespaces: &Namespaces) -> bool {
     namespaces.pid == Sharing::Own
 }
 
-/// Where the lowest layer of a native command is found once a mapped view covers the root: `/` is
-/// still what is below it, and `..` of that is what is mounted on top.
-pub(super) const MAPPED_ROOT: &str = "/..";
+/// Where the host's root is found as a layer once it is mapped: by `ROOT_VIEW_FD` of `child`.
+pub(super) const MAPPED_ROOT: &str = "/proc/self/fd/8";
 
 /// Makes the layers of the root and of image volumes appear with the container's ids. One view of
 /// the directory that several are in serves them all: views are mounts, of which a host has one
@@ -174,6 +173,10 @@ pub(super) fn map_layers(spec: &ContainerSpec, steps: &mut Vec<Step>) -> Result<
             continue;
         }
         for layer in layers {
+            if layer == host_root {
+                steps.push(Step::MapRoot);
+                continue;
+            }
             let path = c_path(layer)?;
             let names = Vec::new();
             steps.push(Step::MapTree { path, names });
@@ -198,6 +201,12 @@ fn layers<'a>(spec: &'a ContainerSpec, host_root: &'a Path) -> Vec<&'a Path> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_mapped_root_is_where_steps_leave_it() {
+        let number = crate::child::ROOT_VIEW_FD;
+        assert_eq!(MAPPED_ROOT, format!("/proc/self/fd/{number}"));
+    }
 
     #[test]
     fn offsets_before_zero_keep_nanoseconds_above_it() {

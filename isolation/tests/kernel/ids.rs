@@ -227,6 +227,30 @@ fn no_two_containers_have_the_same_numbers_unless_they_share_them() {
     assert!(![first, second].contains(&fourth));
 }
 
+/// A view of the host's root that stays below the container's would be where sessions end up.
+#[test]
+fn a_session_stands_on_the_containers_root() {
+    let mut node = Node::new();
+    let mut spec = private(&node, "c1", "touch /mark; exec sleep 1000");
+    node.start(&spec);
+    let init = node.started("c1");
+    // As sessions do, it enters the namespace and is put where that begins.
+    let seen = |pid: i32| {
+        let pid = pid.to_string();
+        let mut enter = std::process::Command::new("nsenter");
+        enter.args(["-t", &pid, "-m", "ls", "/mark"]);
+        crate::node::until("the mark", || {
+            Some(enter.output().unwrap().status.success()).filter(|seen| *seen)
+        })
+    };
+    assert!(seen(init));
+    spec.id = id("c2");
+    spec.ids = Ids::Host;
+    node.start(&spec);
+    let init = node.started("c2");
+    assert!(seen(init));
+}
+
 #[test]
 fn a_file_system_without_mapping_is_refused_in_words() {
     let mut node = Node::new();
