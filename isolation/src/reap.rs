@@ -71,6 +71,17 @@ fn unknown_in(dir: &Path, known: &[ContainerId], dirs_only: bool) -> Vec<OsStrin
 
 fn remove_one(parents: &[PathBuf], containers_dir: &Path, name: &Path, failures: &mut Vec<String>) {
     let groups: Vec<_> = parents.iter().map(|parent| parent.join(name)).collect();
+    // A v1 freezer holds even the killed.
+    for group in groups.iter().filter(|group| group.exists()) {
+        // Each is killed again, and its failure told, below.
+        let _ = kill_group(group, libc::SIGKILL);
+        let state = group.join("freezer.state");
+        if state.exists()
+            && let Err(error) = std::fs::write(&state, "THAWED")
+        {
+            failures.push(format!("thaw {}: {error}", group.display()));
+        }
+    }
     // All are killed before any is removed: a group is busy while a process is in it.
     for group in groups.iter().filter(|group| group.exists()) {
         if let Err(error) = kill_and_wait(group) {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use gantry_isolation::cgroup::{Hierarchies, usage};
 use gantry_isolation::keeper::{Client, Event, Request};
+use gantry_isolation::reap;
 use gantry_isolation::spec::{ExitStatus, Limits};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
@@ -219,17 +220,22 @@ fn a_frozen_container_stands_still_until_thawed_or_killed() {
     stands_still_and_goes_on(Node::new());
 }
 
-/// A keeper that sees no v2 tree.
-pub(crate) fn v1_keeper(dir: &Path, parent: &str) -> Client {
+/// Runs `then` in a thread that sees no v2 tree.
+fn in_v1_view<T: Send>(then: impl FnOnce() -> T + Send) -> T {
     let view = || {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
         umount2("/sys/fs/cgroup/unified", MntFlags::MNT_DETACH).unwrap();
         assert_eq!(Hierarchies::detect().unified, None);
-        connect(dir, parent)
+        then()
     };
     std::thread::scope(|scope| scope.spawn(view).join().unwrap())
+}
+
+/// A keeper that sees no v2 tree.
+pub(crate) fn v1_keeper(dir: &Path, parent: &str) -> Client {
+    in_v1_view(|| connect(dir, parent))
 }
 
 #[test]
@@ -238,6 +244,35 @@ fn where_there_is_only_v1_its_freezer_does_it() {
         return;
     }
     stands_still_and_goes_on(Node::with_keeper(v1_keeper));
+}
+
+#[test]
+fn what_a_dead_keeper_left_frozen_is_reaped() {
+    if Hierarchies::detect().pure_v2 {
+        return;
+    }
+    let mut node = Node::with_keeper(v1_keeper);
+    let spec = node.shell("c1", "sleep 1000 & sleep 1000");
+    node.start(&spec);
+    let pid = node.started("c1");
+    freeze(&mut node, "c1").unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("PPid:"));
+    let keeper = line.unwrap().split_whitespace().last().unwrap();
+    let keeper = nix::unistd::Pid::from_raw(keeper.parse().unwrap());
+    nix::sys::signal::kill(keeper, nix::sys::signal::Signal::SIGKILL).unwrap();
+    until("the socket to close", || {
+        node.client.recv().ok()?.is_none().then_some(())
+    });
+    assert!(Path::new(&format!("/proc/{pid}")).exists());
+    let left = in_v1_view(|| reap::leftovers(&node.path("containers"), &node.parent, &[]));
+    assert_eq!(
+        (left.removed, left.failures),
+        (vec!["c1".to_owned()], Vec::new())
+    );
+    assert_eq!(node.groups(), [] as [std::path::PathBuf; 0]);
+    // A keeper to take the parents with it.
+    node.client = v1_keeper(node.dir.path(), &node.parent);
 }
 
 #[test]

@@ -253,8 +253,13 @@ impl Node {
     /// Every cgroup directory of this node.
     pub(crate) fn groups(&self) -> Vec<PathBuf> {
         let trees = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten();
+        let own = |tree: std::fs::DirEntry| {
+            // Those with devices of their own lie beside the others.
+            let filtered = format!("{}-devices", self.parent);
+            [&self.parent, &filtered].map(|parent| tree.path().join(parent))
+        };
         trees
-            .map(|tree| tree.path().join(&self.parent))
+            .flat_map(own)
             .filter_map(|parent| std::fs::read_dir(parent).ok())
             .flat_map(Iterator::flatten)
             .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))

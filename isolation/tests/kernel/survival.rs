@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use gantry_isolation::keeper::{Client, Event, ListedState, Request};
 use gantry_isolation::reap;
-use gantry_isolation::spec::{ExitStatus, Limits, Network};
+use gantry_isolation::spec::{Access, Device, ExitStatus, Limits, Network};
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
@@ -327,7 +327,14 @@ fn a_signal_to_a_whole_group_spares_the_keeper_and_reaches_its_commands() {
 fn what_a_dead_keeper_left_is_reaped() {
     let mut node = Node::new();
     for name in ["c1", "c2"] {
-        let spec = node.native(name, &["sleep", "1000"]);
+        let mut spec = node.native(name, &["sleep", "1000"]);
+        // Groups in trees where most have none.
+        spec.limits.cpuset_cpus = Some("0".to_owned());
+        spec.devices = vec![Device {
+            source: "/dev/loop-control".into(),
+            target: "/dev/loop-control".into(),
+            access: Access::try_from("rw".to_owned()).unwrap(),
+        }];
         node.start(&spec);
     }
     let pids = [node.started("c1"), node.started("c2")];
