@@ -12,7 +12,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::node::{Node, connect, id, until};
 
-fn update(node: &mut Node, name: &str, limits: Limits) -> Result<(), String> {
+pub(crate) fn update(node: &mut Node, name: &str, limits: Limits) -> Result<(), String> {
     node.send(&Request::Update {
         id: id(name),
         limits: Box::new(limits),
@@ -163,7 +163,7 @@ fn a_change_that_fails_in_part_changes_nothing() {
 }
 
 /// Freezing, in whichever trees the keeper has.
-fn stands_still_and_goes_on(mut node: Node) {
+pub(crate) fn stands_still_and_goes_on(mut node: Node) {
     let script = "i=0; while :; do i=$((i+1)); echo $i >n; done";
     let spec = node.shell("c1", script);
     node.start(&spec);

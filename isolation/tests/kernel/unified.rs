@@ -10,6 +10,8 @@ use gantry_isolation::spec::{Access, ExitStatus, Limits};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
+use crate::changes::{stands_still_and_goes_on, update};
+use crate::controllers::allows_one_device;
 use crate::node::{Node, connect, id};
 
 const ROOT: &str = "/sys/fs/cgroup";
@@ -71,6 +73,38 @@ fn containers_start_exec_and_are_killed_in_one_tree() {
     });
     assert_eq!(node.exited("c2").0, ExitStatus::Signal(9));
     node.forget("c2");
+}
+
+#[test]
+fn a_frozen_container_stands_still_in_one_tree_too() {
+    stands_still_and_goes_on(Node::with_keeper(v2_keeper));
+}
+
+#[test]
+fn a_device_of_its_own_is_allowed_by_a_program() {
+    allows_one_device(Node::with_keeper(v2_keeper));
+}
+
+#[test]
+fn no_limit_is_changed_to_one_that_the_host_cannot_keep() {
+    let mut node = Node::with_keeper(v2_keeper);
+    if in_v2_view(Hierarchies::detect)
+        .controllers
+        .contains("cpuset")
+    {
+        return;
+    }
+    let spec = node.shell("c1", "exec sleep 1000");
+    node.start(&spec);
+    node.started("c1");
+    let limits = Limits {
+        cpuset_cpus: Some("0".to_owned()),
+        ..Limits::default()
+    };
+    assert_eq!(
+        update(&mut node, "c1", limits).unwrap_err(),
+        "this host has no cgroup controller cpuset (limit cpuset_cpus)"
+    );
 }
 
 /// The rest of a group's life, also after a failed check.
