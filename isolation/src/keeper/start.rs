@@ -102,8 +102,7 @@ pub(super) fn start(
     } else {
         (None, None)
     };
-    let unified = cgroup::make_unified(&group, context.facts.device_program.as_deref())
-        .map_err(|error| failed(&error.step)(error.errno))?;
+    let unified = make_unified(context.facts, &group)?;
     let null = context.null.as_fd();
     let terminal = terminal.as_ref().map(AsFd::as_fd);
     let [stdout, stderr] = streams
@@ -159,6 +158,11 @@ fn new_namespaces(spec: &ContainerSpec) -> u64 {
         | own(own_processes(&spec.namespaces), clone_flags::NEWPID)
         | own(spec.namespaces.ipc == Sharing::Own, clone_flags::NEWIPC)
         | own(spec.network == Network::New, clone_flags::NEWNET)
+}
+
+fn make_unified(facts: &HostFacts, group: &Group) -> Result<Option<OwnedFd>, Failure> {
+    let usual = facts.device_program.as_deref();
+    cgroup::make_unified(group, usual).map_err(|error| failed(&error.step)(error.errno))
 }
 
 fn undo(group: &Group, errno: Errno) -> Failure {
