@@ -127,13 +127,17 @@ pub(super) fn empty(slot: &Path) -> std::io::Result<()> {
 }
 
 fn remove_attributes(dir: &Path) -> std::io::Result<()> {
-    let none: &mut [u8] = &mut [];
-    if rustix::fs::llistxattr(dir, none)? == 0 {
-        return Ok(());
-    }
-    // XATTR_LIST_MAX of Linux: no list is longer.
-    let mut names = vec![0_u8; 64 * 1024];
-    let length = rustix::fs::llistxattr(dir, &mut names[..])?;
+    // Usually there is none; XATTR_LIST_MAX of Linux: no list is longer.
+    let (mut few, mut all) = ([0_u8; 256], Vec::new());
+    let mut names = &mut few[..];
+    let length = match rustix::fs::llistxattr(dir, &mut names[..]) {
+        Err(rustix::io::Errno::RANGE) => {
+            all.resize(64 * 1024, 0);
+            names = &mut all[..];
+            rustix::fs::llistxattr(dir, &mut names[..])?
+        }
+        length => length?,
+    };
     for name in names[..length]
         .split(|byte| *byte == 0)
         .filter(|name| !name.is_empty())
@@ -159,7 +163,11 @@ mod tests {
         std::os::unix::fs::symlink("/etc", upper.join("link")).unwrap();
         std::fs::set_permissions(&upper, std::fs::Permissions::from_mode(0o1777)).unwrap();
         chown(&upper, Some(7), Some(8)).unwrap();
-        rustix::fs::lsetxattr(&upper, "user.x", b"y", rustix::fs::XattrFlags::empty()).unwrap();
+        // One short name, and more than a small buffer takes.
+        for name in ["x".to_owned(), "y".repeat(200), "z".repeat(200)] {
+            let (name, flags) = (format!("user.{name}"), rustix::fs::XattrFlags::empty());
+            rustix::fs::lsetxattr(&upper, name, b"y", flags).unwrap();
+        }
         empty(&slot.dir).unwrap();
         let found = std::fs::metadata(&upper).unwrap();
         assert_eq!(found.permissions().mode() & 0o7777, 0o755);
