@@ -252,6 +252,11 @@ fn take(
             Ok(mount_change(c"/", private)?)
         }
         Step::Slot { dir, fresh } => root::slot(dir, *fresh),
+        Step::LimitedSlot {
+            parent,
+            name,
+            bytes,
+        } => root::limited_slot(parent, name, *bytes),
         Step::MapRoot => mapping::host_root(),
         Step::MapSlot => mapping::working_directory(),
         Step::MapTree { path, names } => mapping::tree(path, names),

@@ -13,7 +13,7 @@ pub(crate) mod project;
 pub use accounting::{Turn, Walk};
 pub use btrfs::Quotas;
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
@@ -150,7 +150,9 @@ impl Backend {
             Self::Btrfs(_) => {
                 btrfs::make(&parent, &name, limit, 0o755).map_err(failed("make", dir))
             }
-            Self::Project => project::make(&parent, &name, limit).map_err(failed("make", dir)),
+            Self::Project => {
+                project::make(&parent, &name, limit, 0o755).map_err(failed("make", dir))
+            }
             Self::Accounting if limit.is_some() => Err(DiskError::NoLimit(dir.to_owned())),
             Self::Accounting => {
                 std::fs::DirBuilder::new()
@@ -225,6 +227,33 @@ impl Backend {
             Self::Project => project::remove(dir),
             Self::Accounting => remove_files(dir),
         }
+    }
+}
+
+/// Makes the directory `name`, which only root may enter, with a limit; allocates nothing.
+/// "Operation not supported" where no limit can be kept.
+pub(crate) fn make_limited(parent: &OwnedFd, name: &CStr, bytes: u64) -> Result<OwnedFd, Errno> {
+    let limited = if btrfs::is(&rustix::fs::fstatfs(parent)?) {
+        btrfs::make(parent, name, Some(bytes), 0o700)
+    } else {
+        project::make(parent, name, Some(bytes), 0o700)
+    };
+    match limited {
+        // No quotas in this kernel, on this file system, or turned on.
+        Err(Errno::NOSYS | Errno::NODEV | Errno::NOTTY | Errno::SRCH | Errno::NOTCONN) => {
+            return Err(Errno::OPNOTSUPP);
+        }
+        done => done?,
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(parent, name, flags, Mode::empty())
+}
+
+/// Removes a directory as its file system needs it, whatever made it.
+pub(crate) fn remove(dir: &Path) -> Result<(), DiskError> {
+    match dir.parent().map(Backend::detect) {
+        Some(Ok(backend)) => backend.remove(dir),
+        _ => remove_files(dir),
     }
 }
 

@@ -306,6 +306,21 @@ fn cgroup_steps(group: &Group, steps: &mut Vec<Step>) -> Result<(), SpecError> {
     Ok(())
 }
 
+fn slot_step(slot: &Slot) -> Result<Step, SpecError> {
+    let named = slot.dir.parent().zip(slot.dir.file_name());
+    Ok(match (slot.limit, named) {
+        (Some(bytes), Some((parent, name))) => Step::LimitedSlot {
+            parent: c_path(parent)?,
+            name: c(name.as_encoded_bytes())?,
+            bytes,
+        },
+        _ => Step::Slot {
+            dir: c_path(&slot.dir)?,
+            fresh: slot.fresh,
+        },
+    })
+}
+
 fn root_steps(
     host: &HostFacts,
     spec: &ContainerSpec,
@@ -314,10 +329,7 @@ fn root_steps(
     steps: &mut Vec<Step>,
 ) -> Result<(), SpecError> {
     steps.push(Step::DetachMounts);
-    steps.push(Step::Slot {
-        dir: c_path(&slot.dir)?,
-        fresh: slot.fresh,
-    });
+    steps.push(slot_step(slot)?);
     let mapped = common.users.is_some();
     if let Some(base) = common.users {
         users::map_layers(spec, steps)?;

@@ -147,6 +147,10 @@ pub struct ContainerSpec {
     /// Device nodes beside the standard ones.
     #[serde(default)]
     pub devices: Vec<Device>,
+    /// The most that what is written to the root may take on disk; writing fails with `EDQUOT` past
+    /// it. The start is refused where the file system of `dir` keeps no quotas.
+    #[serde(default)]
+    pub root_bytes: Option<u64>,
 }
 
 fn yes() -> bool {
@@ -187,6 +191,7 @@ impl ContainerSpec {
             read_only_paths: None,
             shm_bytes: None,
             devices: Vec::new(),
+            root_bytes: None,
         }
     }
 }

@@ -12,6 +12,7 @@ use rustix::mount::{
 };
 
 use super::{Fault, paths};
+use crate::disk;
 use crate::plan::InRoot;
 
 /// What every mount that holds data gets.
@@ -38,11 +39,21 @@ pub(super) fn slot(dir: &CStr, fresh: bool) -> Result<(), Fault> {
         rustix::fs::mkdir(dir, Mode::from_raw_mode(0o700))?;
     }
     rustix::process::chdir(dir)?;
-    if fresh {
-        rustix::fs::mkdir(c"upper", Mode::from_raw_mode(0o755))?;
-        rustix::fs::mkdir(c"work", Mode::from_raw_mode(0o755))?;
-    }
-    Ok(())
+    if fresh { fill_slot() } else { Ok(()) }
+}
+
+/// Makes a slot with a limit, and goes there.
+pub(super) fn limited_slot(parent: &CStr, name: &CStr, bytes: u64) -> Result<(), Fault> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let parent = rustix::fs::open(parent, flags, Mode::empty())?;
+    let made = disk::make_limited(&parent, name, bytes)?;
+    rustix::process::fchdir(made)?;
+    fill_slot()
+}
+
+fn fill_slot() -> Result<(), Fault> {
+    rustix::fs::mkdir(c"upper", Mode::from_raw_mode(0o755))?;
+    Ok(rustix::fs::mkdir(c"work", Mode::from_raw_mode(0o755))?)
 }
 
 /// Mounts the overlay on the slot itself, in this mount namespace only.

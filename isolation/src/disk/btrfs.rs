@@ -28,6 +28,8 @@ const LEVEL_SHIFT: u32 = 48;
 /// `BTRFS_QGROUP_STATUS_FLAG_ON` and `_SIMPLE_MODE`.
 const ON: u64 = 1;
 const SIMPLE: u64 = 8;
+/// The inode of each subvolume's root (`BTRFS_FIRST_FREE_OBJECTID`), and of nothing else.
+const ROOT_INODE: u64 = 256;
 /// How often a group is made that someone sweeping up took for an abandoned one.
 const MAX_TRIES: usize = 8;
 
@@ -140,12 +142,16 @@ pub(super) fn usage(dir: &OwnedFd) -> Result<u64, Errno> {
 pub(super) fn remove(dir: &Path) -> Result<(), DiskError> {
     let (parent, name) = split(dir)?;
     let opened = open_dir(dir)?;
+    let found = rustix::fs::fstat(&opened).map_err(failed("look at", dir))?;
+    if found.st_ino != ROOT_INODE {
+        return remove_files(dir);
+    }
     let subvolume = subvolume_id(opened.as_fd()).map_err(failed("look at", dir))?;
     drop(opened);
     match subvolume_delete(parent.as_fd(), &name) {
         Ok(()) => {}
-        // Not a subvolume, or one with others inside, which go when their directories are removed.
-        Err(Errno::INVAL | Errno::NOTEMPTY) => remove_files(dir)?,
+        // With others inside, which go when their directories are removed.
+        Err(Errno::NOTEMPTY) => remove_files(dir)?,
         Err(errno) => return Err(failed("delete the subvolume", dir)(errno)),
     }
     forget_groups(&parent, subvolume);
@@ -157,8 +163,8 @@ pub(super) fn remove(dir: &Path) -> Result<(), DiskError> {
 fn forget_groups(parent: &OwnedFd, subvolume: u64) {
     let fs = parent.as_fd();
     // Whatever of this fails leaves an empty group, which limits nothing: newer kernels remove the
-    // subvolume's own themselves, and for a plain directory there is none. It is not taken out of
-    // ours first: with full quotas that may cost a rescan of the whole file system.
+    // subvolume's own themselves. It is not taken out of ours first: with full quotas that may cost
+    // a rescan of the whole file system.
     let _ = group_make(fs, subvolume, false);
     let mut found = [0; 64];
     let mut count = 0;

@@ -46,9 +46,14 @@ fn free(dir: BorrowedFd<'_>, inode: u64) -> Result<u32, Errno> {
     Err(Errno::AGAIN)
 }
 
-/// Makes the directory `name` with a limit.
-pub(super) fn make(parent: &OwnedFd, name: &CStr, limit: Option<u64>) -> Result<(), Errno> {
-    rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
+/// Makes the directory `name` with a limit and permissions; allocates nothing.
+pub(super) fn make(
+    parent: &OwnedFd,
+    name: &CStr,
+    limit: Option<u64>,
+    mode: u32,
+) -> Result<(), Errno> {
+    rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(mode))?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let done = rustix::fs::openat(parent, name, flags, Mode::empty())
         .and_then(|dir| limit_new(dir.as_fd(), limit));
@@ -59,8 +64,8 @@ pub(super) fn make(parent: &OwnedFd, name: &CStr, limit: Option<u64>) -> Result<
     done
 }
 
-/// Gives an empty directory a project with a limit. Allocates nothing.
-pub(crate) fn limit_new(dir: BorrowedFd<'_>, limit: Option<u64>) -> Result<(), Errno> {
+/// Gives an empty directory a project with a limit.
+fn limit_new(dir: BorrowedFd<'_>, limit: Option<u64>) -> Result<(), Errno> {
     let project = free(dir, rustix::fs::fstat(dir)?.st_ino)?;
     limit_project(dir, project, limit)?;
     set_project(dir, project)

@@ -12,8 +12,13 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::disk::{self, DiskError};
+
 /// What the names of sets begin with; container ids never begin with a dot.
 const PREFIX: &str = ".slots-";
+
+/// What the names of slots with a limit begin with.
+const LIMITED: &str = "limited-";
 
 /// Where a container's writable layer goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +27,9 @@ pub(crate) struct Slot {
     pub(crate) dir: PathBuf,
     /// Whether it is still to be made.
     pub(crate) fresh: bool,
+    /// The most that it may hold, in bytes. One with a limit is made for one container and removed
+    /// with it.
+    pub(crate) limit: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -39,7 +47,11 @@ pub(super) struct Slots {
 
 impl Slots {
     /// A slot beside `dir`, and the sets of dead keepers there that should be removed.
-    pub(super) fn take(&mut self, dir: &Path) -> std::io::Result<(Slot, Vec<PathBuf>)> {
+    pub(super) fn take(
+        &mut self,
+        dir: &Path,
+        limit: Option<u64>,
+    ) -> std::io::Result<(Slot, Vec<PathBuf>)> {
         let parent = dir.parent().unwrap_or(dir).to_owned();
         let mut dead = Vec::new();
         let set = match self.sets.entry(parent) {
@@ -54,16 +66,18 @@ impl Slots {
                 })
             }
         };
-        let slot = match set.free.pop() {
-            Some(dir) => Slot { dir, fresh: false },
-            None => {
-                set.made += 1;
-                Slot {
-                    dir: set.dir.join(set.made.to_string()),
-                    fresh: true,
-                }
-            }
+        let free = if limit.is_none() {
+            set.free.pop()
+        } else {
+            None
         };
+        let fresh = free.is_none();
+        let dir = free.unwrap_or_else(|| {
+            set.made += 1;
+            let kind = if limit.is_some() { LIMITED } else { "" };
+            set.dir.join(format!("{kind}{}", set.made))
+        });
+        let slot = Slot { dir, fresh, limit };
         Ok((slot, dead))
     }
 
@@ -100,6 +114,22 @@ fn make_set(parent: &Path) -> std::io::Result<PathBuf> {
     let dir = parent.join(format!("{PREFIX}{}-{now}", std::process::id()));
     std::fs::DirBuilder::new().mode(0o700).create(&dir)?;
     Ok(dir)
+}
+
+/// Whether the slot is of those that are not used again.
+pub(super) fn is_limited(slot: &Path) -> bool {
+    let name = slot.file_name().map(std::ffi::OsStr::as_encoded_bytes);
+    name.is_some_and(|name| name.starts_with(LIMITED.as_bytes()))
+}
+
+/// Removes a whole set, those with a limit in their own way.
+pub(super) fn remove_set(set: &Path) -> Result<(), DiskError> {
+    for entry in std::fs::read_dir(set).into_iter().flatten().flatten() {
+        if is_limited(&entry.path()) {
+            disk::remove(&entry.path())?;
+        }
+    }
+    disk::remove(set)
 }
 
 /// Makes the slot as good as new: both directories there, the upper one empty, owned by root, with
@@ -155,7 +185,7 @@ mod tests {
     fn a_used_slot_is_as_good_as_new_again() {
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
         let mut slots = Slots::default();
-        let (slot, dead) = slots.take(&dir.path().join("c1")).unwrap();
+        let (slot, dead) = slots.take(&dir.path().join("c1"), None).unwrap();
         assert!(slot.fresh && dead.is_empty());
         let upper = slot.dir.join("upper");
         std::fs::create_dir_all(upper.join("a/b")).unwrap();
@@ -179,17 +209,21 @@ mod tests {
         );
         assert!(Path::new("/etc/passwd").exists());
         slots.give_back(slot.dir.clone());
-        let (again, _) = slots.take(&dir.path().join("c2")).unwrap();
+        let (again, _) = slots.take(&dir.path().join("c2"), None).unwrap();
         assert_eq!(
             again,
             Slot {
                 dir: slot.dir,
-                fresh: false
+                fresh: false,
+                limit: None,
             }
         );
-        assert!(slots.take(&dir.path().join("c3")).unwrap().0.fresh);
+        assert!(slots.take(&dir.path().join("c3"), None).unwrap().0.fresh);
+        slots.give_back(again.dir);
+        let (limited, _) = slots.take(&dir.path().join("c4"), Some(1)).unwrap();
+        assert!(limited.fresh && is_limited(&limited.dir));
         // A keeper that comes later removes this one's set.
-        let (_, dead) = Slots::default().take(&dir.path().join("c1")).unwrap();
+        let (_, dead) = Slots::default().take(&dir.path().join("c1"), None).unwrap();
         assert_eq!(dead.len(), 1);
         assert_eq!(slots.close(), dead);
     }

@@ -127,9 +127,8 @@ pub(super) fn start(
     }
     home.try_home();
     let (pid, pidfd) = match cloned {
-        Ok(Cloned::Child) => return Err(undo(&group, Errno::CHILD)),
         Ok(Cloned::Parent(pid, Some(pidfd))) => (pid, pidfd),
-        Ok(Cloned::Parent(_, None)) => return Err(undo(&group, Errno::BADF)),
+        Ok(_) => return Err(undo(&group, Errno::BADF)),
         Err(errno) => return Err(undo(&group, errno)),
     };
     Ok(Container {

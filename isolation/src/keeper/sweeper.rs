@@ -16,6 +16,7 @@ use super::packet::{self, PacketError};
 use super::slots;
 use crate::cgroup::remove_group;
 use crate::child::{FIRST_FREE_FD, REPORT_FD};
+use crate::disk::{self, DiskError};
 use crate::sys::{self, Cloned, clone_flags};
 
 /// Jobs on their way at once; the rest wait in the map. A seqpacket socket holds at least as many.
@@ -156,6 +157,12 @@ fn serve(socket: &OwnedFd) -> ! {
     sys::exit_now(0)
 }
 
+/// An error with its reason.
+fn words(error: &DiskError) -> String {
+    let reason = std::error::Error::source(error);
+    reason.map_or_else(|| error.to_string(), |why| format!("{error}: {why}"))
+}
+
 /// Goes on after a failure and tells all of them.
 fn sweep(job: Job) -> Swept {
     let mut failures = Vec::new();
@@ -165,19 +172,29 @@ fn sweep(job: Job) -> Swept {
         }
     }
     if let Some(dir) = &job.remove
-        // remove_dir_all follows no symbolic link below the directory (std, CVE-2022-21658).
-        && let Err(error) = std::fs::remove_dir_all(dir)
-        && error.kind() != std::io::ErrorKind::NotFound
+        && let Err(error) = slots::remove_set(dir)
     {
-        failures.push(format!("remove {}: {error}", dir.display()));
+        failures.push(words(&error));
     }
-    let slot = job.slot.filter(|slot| match slots::empty(slot) {
-        Ok(()) => true,
-        Err(error) => {
-            failures.push(format!("empty {}: {error}", slot.display()));
-            false
+    let (limited, usual): (Vec<_>, Vec<_>) = job
+        .slot
+        .into_iter()
+        .partition(|slot| slots::is_limited(slot));
+    for slot in limited {
+        if let Err(error) = disk::remove(&slot) {
+            failures.push(words(&error));
         }
-    });
+    }
+    let slot = usual
+        .into_iter()
+        .next()
+        .filter(|slot| match slots::empty(slot) {
+            Ok(()) => true,
+            Err(error) => {
+                failures.push(format!("empty {}: {error}", slot.display()));
+                false
+            }
+        });
     Swept {
         serial: job.serial,
         slot,

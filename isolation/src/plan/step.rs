@@ -64,6 +64,15 @@ pub(crate) enum Step {
         /// Whether it is to be made first.
         fresh: bool,
     },
+    /// Make a slot that may hold only so much, and enter it.
+    LimitedSlot {
+        /// The directory that it is made in.
+        parent: CString,
+        /// Its name there.
+        name: CString,
+        /// The limit.
+        bytes: u64,
+    },
     /// Mount the root over these lower directories.
     Overlay {
         /// Topmost first.
@@ -183,6 +192,7 @@ pub(crate) enum Step {
 }
 
 impl fmt::Display for Step {
+    #[expect(clippy::too_many_lines, reason = "one flat match")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::CgroupMake(path) => write!(f, "make cgroup {}", path.to_string_lossy()),
@@ -211,6 +221,14 @@ impl fmt::Display for Step {
             Self::Slot { dir, fresh } => {
                 let verb = if *fresh { "make" } else { "enter" };
                 write!(f, "{verb} the slot {}", dir.to_string_lossy())
+            }
+            Self::LimitedSlot {
+                parent,
+                name,
+                bytes,
+            } => {
+                let (parent, name) = (parent.to_string_lossy(), name.to_string_lossy());
+                write!(f, "make the slot {parent}/{name} for {bytes} bytes")
             }
             Self::Overlay { lower, .. } => {
                 f.write_str("mount the root over ")?;

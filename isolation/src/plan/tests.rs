@@ -42,6 +42,7 @@ fn slot() -> Slot {
     Slot {
         dir: "/d/.slots/1".into(),
         fresh: true,
+        limit: None,
     }
 }
 

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use gantry_isolation::disk::{Backend, DiskError, Quotas};
+use gantry_isolation::spec::{ContainerSpec, Ids};
+
+use crate::node::Node;
 
 const MIB: u64 = 1 << 20;
 const EDQUOT: i32 = nix::errno::Errno::EDQUOT as i32;
@@ -199,4 +202,68 @@ fn a_file_system_without_quotas_counts_and_says_that_it_cannot_limit() {
     assert!((MIB..=MIB + 65536).contains(&usage.bytes) && usage.complete);
     backend.remove(&sandbox).unwrap();
     assert!(!sandbox.exists());
+}
+
+/// A node whose containers' layers are on `fs`.
+fn limited(fs: &Btrfs, node: &Node, name: &str, script: &str) -> ContainerSpec {
+    let containers = fs.path().join("containers");
+    std::fs::create_dir_all(&containers).unwrap();
+    let mut spec = node.shell(name, script);
+    spec.dir = containers.join(name);
+    spec.root_bytes = Some(8 * MIB);
+    spec
+}
+
+#[test]
+fn a_root_holds_no_more_than_its_limit_and_goes_with_the_container() {
+    let fs = Btrfs::new();
+    let backend = Backend::enable(&fs.path()).unwrap();
+    let mut node = Node::new();
+    let script = "head -c 3000000 /dev/zero > /srv/a && head -c 30000000 /dev/zero > /srv/b; \
+         head -c 30000000 /dev/zero > /mnt/mesos/sandbox/c && echo beside; rm /srv/a /srv/b; \
+         echo again > /srv/d && cat /srv/d";
+    for (number, ids) in [Ids::Host, Ids::Private].into_iter().enumerate() {
+        let mut spec = limited(&fs, &node, &format!("c{number}"), script);
+        spec.ids = ids;
+        let ended = node.run(&spec);
+        assert_eq!(ended.stdout, "beside\nagain\n", "{ended:?}");
+        let times = ended.stderr.matches("Disk quota exceeded").count();
+        assert_eq!(times, 1, "{ended:?}");
+    }
+    // One without a limit beside them is not held to any.
+    let mut spec = limited(
+        &fs,
+        &node,
+        "free",
+        "head -c 30000000 /dev/zero > /srv/a && echo ok",
+    );
+    spec.root_bytes = None;
+    assert_eq!(node.run(&spec).stdout, "ok\n");
+    drop(node);
+    let sets = || {
+        std::fs::read_dir(fs.path().join("containers"))
+            .unwrap()
+            .count()
+    };
+    crate::node::until("slots to go", || (sets() == 0).then_some(()));
+    std::fs::remove_dir(fs.path().join("containers")).unwrap();
+    nothing_is_left(&fs, backend);
+}
+
+#[test]
+fn a_limited_root_is_refused_where_no_quota_is_kept() {
+    let fs = Btrfs::new();
+    let mut node = Node::new();
+    let spec = limited(&fs, &node, "c1", "true");
+    let mut beside = node.shell("c2", "true");
+    beside.root_bytes = Some(MIB);
+    let project = Backend::detect(node.dir.path()).unwrap() == Backend::Project;
+    for (spec, refused) in [(&spec, true), (&beside, !project)] {
+        node.start(spec);
+        let name = spec.id.to_string();
+        let words = node.start_failure(&name);
+        let kept = words.starts_with("make the slot ")
+            && words.ends_with(" bytes: Operation not supported");
+        assert_eq!(kept, refused, "{words}");
+    }
 }

@@ -167,7 +167,7 @@ impl Keeper {
         })?;
         let (slot, dead) = self
             .slots
-            .take(&spec.dir)
+            .take(&spec.dir, spec.root_bytes)
             .map_err(|error| failed(error.to_string()))?;
         for set in dead {
             let serial = self.poll.serial();
