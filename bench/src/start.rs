@@ -36,12 +36,52 @@ impl Pace {
     }
 }
 
+/// What the container has beyond namespaces, root and limits. Ours has our default profile, which
+/// allows less than the peers'.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dress {
+    /// A seccomp profile.
+    Usual,
+    /// No profile: tells what compiling it costs a peer that does so at each start.
+    NoSeccomp,
+    /// A profile, and a user namespace whose ids on disk are its own; of ours alone.
+    OwnIds,
+}
+
+/// One way to start containers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Case {
+    pub(crate) pace: Pace,
+    pub(crate) dress: Dress,
+}
+
+impl Case {
+    fn name(self) -> String {
+        let pace = self.pace.name();
+        match self.dress {
+            Dress::Usual => pace,
+            Dress::NoSeccomp => format!("{pace}, no seccomp"),
+            Dress::OwnIds => format!("{pace}, user namespace"),
+        }
+    }
+}
+
 const PACES: [Pace; 4] = [
     Pace::Serial,
     Pace::InFlight(1),
     Pace::InFlight(4),
     Pace::InFlight(16),
 ];
+
+fn cases() -> impl Iterator<Item = Case> {
+    let dresses = [Dress::Usual, Dress::NoSeccomp, Dress::OwnIds];
+    dresses.into_iter().flat_map(|dress| {
+        let paces = PACES.into_iter();
+        paces
+            .filter(move |pace| dress == Dress::Usual || *pace != Pace::Serial)
+            .map(move |pace| Case { pace, dress })
+    })
+}
 
 /// What one turn of a subject took.
 #[derive(Debug)]
@@ -56,8 +96,10 @@ pub(crate) struct Turn {
 trait Subject {
     /// Its name and version.
     fn name(&self) -> String;
-    /// Starts `count` containers at this pace and sees each exit 0.
-    fn turn(&mut self, pace: Pace, count: usize) -> anyhow::Result<Turn>;
+    /// Whether it can start such containers.
+    fn offers(&self, dress: Dress) -> bool;
+    /// Starts `count` containers in this way and sees each exit 0.
+    fn turn(&mut self, case: Case, count: usize) -> anyhow::Result<Turn>;
     /// Runs the program that exits 0 in a container that waits, `count` times, one after the other.
     fn execs(&mut self, count: usize) -> anyhow::Result<Vec<Duration>>;
     /// Starts `count` that wait; then how long it took from the first request to stop one until
@@ -76,8 +118,8 @@ struct Amount {
 }
 
 const FULL: Amount = Amount {
-    rounds: 10,
-    count: 96,
+    rounds: 6,
+    count: 64,
     stopped: 100,
 };
 const QUICK: Amount = Amount {
@@ -93,15 +135,15 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Measured> {
     let (mut subjects, left_out) = subjects(options, &bundle)?;
     for subject in &mut subjects {
         // Everything is in the page cache, and the runs are seen to work, before it counts.
-        subject
-            .turn(Pace::InFlight(1), 4)
-            .with_context(|| subject.name())?;
+        let case = Case {
+            pace: Pace::InFlight(1),
+            dress: Dress::Usual,
+        };
+        subject.turn(case, 4).with_context(|| subject.name())?;
     }
     let mut rows = Vec::new();
-    for pace in PACES {
-        if options.wants_case(&pace.name()) {
-            rows.extend(starts(&mut subjects, pace, amount)?);
-        }
+    for case in cases().filter(|case| options.wants_case(&case.name())) {
+        rows.extend(starts(&mut subjects, case, amount)?);
     }
     if options.wants_case("exec") {
         rows.extend(execs(&mut subjects, amount)?);
@@ -142,35 +184,40 @@ fn subjects<'a>(
     Ok((subjects, left_out))
 }
 
-/// Every subject's turns, taken one after the other in each round.
+/// Every subject's turns, taken one after the other in each round; a subject that gives none is not
+/// in the case.
 fn interleaved<T>(
     subjects: &mut Subjects<'_>,
     rounds: usize,
-    mut turn: impl FnMut(&mut dyn Subject) -> anyhow::Result<T>,
+    mut turn: impl FnMut(&mut dyn Subject) -> Option<anyhow::Result<T>>,
 ) -> anyhow::Result<Vec<(String, Vec<T>)>> {
     let names = subjects.iter().map(|subject| subject.name());
     let mut results: Vec<(String, Vec<T>)> = names.map(|name| (name, Vec::new())).collect();
     for _ in 0..rounds {
         for (subject, (name, turns)) in subjects.iter_mut().zip(&mut results) {
-            turns.push(turn(&mut **subject).with_context(|| name.clone())?);
+            if let Some(turn) = turn(&mut **subject) {
+                turns.push(turn.with_context(|| name.clone())?);
+            }
         }
     }
+    results.retain(|(_, turns)| !turns.is_empty());
     Ok(results)
 }
 
-fn starts(subjects: &mut Subjects<'_>, pace: Pace, amount: Amount) -> anyhow::Result<Vec<Row>> {
+fn starts(subjects: &mut Subjects<'_>, case: Case, amount: Amount) -> anyhow::Result<Vec<Row>> {
     let turns = interleaved(subjects, amount.rounds, |subject| {
-        subject.turn(pace, amount.count)
+        let offers = subject.offers(case.dress);
+        offers.then(|| subject.turn(case, amount.count))
     })?;
     let rows = turns
         .iter()
-        .flat_map(|(name, turns)| rows_of(pace, name, turns));
+        .flat_map(|(name, turns)| rows_of(&case.name(), name, turns));
     Ok(rows.collect())
 }
 
 fn execs(subjects: &mut Subjects<'_>, amount: Amount) -> anyhow::Result<Vec<Row>> {
     let turns = interleaved(subjects, amount.rounds, |subject| {
-        subject.execs(amount.count)
+        Some(subject.execs(amount.count))
     })?;
     let rows = turns
         .into_iter()
@@ -183,7 +230,7 @@ fn stops(subjects: &mut Subjects<'_>, amount: Amount) -> anyhow::Result<Vec<Row>
     // Starting them takes longest: a few rounds tell enough.
     let rounds = amount.rounds.div_ceil(2);
     let turns = interleaved(subjects, rounds, |subject| {
-        subject.stop_many(amount.stopped)
+        Some(subject.stop_many(amount.stopped))
     })?;
     let rows = turns
         .into_iter()
@@ -198,8 +245,7 @@ fn times(case: &str, subject: &str, times: impl Iterator<Item = Duration>) -> Ro
     Row::new(case, subject, "ms", Better::Lower, mean, samples)
 }
 
-fn rows_of(pace: Pace, subject: &str, turns: &[Turn]) -> [Row; 2] {
-    let case = pace.name();
+fn rows_of(case: &str, subject: &str, turns: &[Turn]) -> [Row; 2] {
     let seconds = |wall: Duration| wall.as_secs_f64();
     let starts: usize = turns.iter().map(|turn| turn.latencies.len()).sum();
     let wall: Duration = turns.iter().map(|turn| turn.wall).sum();
@@ -209,7 +255,7 @@ fn rows_of(pace: Pace, subject: &str, turns: &[Turn]) -> [Row; 2] {
     let rate = starts as f64 / seconds(wall);
     [
         Row::new(
-            &case,
+            case,
             subject,
             "starts/s",
             Better::Higher,
@@ -217,7 +263,7 @@ fn rows_of(pace: Pace, subject: &str, turns: &[Turn]) -> [Row; 2] {
             rates.collect(),
         ),
         times(
-            &case,
+            case,
             subject,
             turns.iter().flat_map(|turn| turn.latencies.iter().copied()),
         ),

@@ -39,6 +39,15 @@ pub(super) struct Bundle {
     pub(super) programs: Vec<u8>,
 }
 
+/// What a peer's configuration asks for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wants {
+    /// For a peer that can keep them.
+    pub(super) limits: bool,
+    /// The seccomp profile.
+    pub(super) seccomp: bool,
+}
+
 /// A bundle directory of a peer's, with a root that an overlay can be mounted on.
 #[derive(Debug)]
 pub(super) struct PeerBundle {
@@ -61,13 +70,12 @@ impl Bundle {
         self.dir.path().join("rootfs")
     }
 
-    /// Makes a bundle directory over the same root, or finds it; with limits for a peer that can keep
-    /// them. Its overlay's upper directory is its own.
+    /// Makes a bundle directory over the same root, or finds it. Its overlay's upper directory is its own.
     pub(super) fn for_peer(
         &self,
         name: &str,
         program: &str,
-        limits: bool,
+        wants: Wants,
     ) -> anyhow::Result<PeerBundle> {
         let dir = self.dir.path().join(name);
         let [upper, work, rootfs] = ["upper", "work", "rootfs"].map(|part| dir.join(part));
@@ -75,7 +83,7 @@ impl Bundle {
             for part in [&dir, &upper, &work, &rootfs] {
                 std::fs::create_dir(part)?;
             }
-            let config = config(&rootfs, program, limits)?;
+            let config = config(&rootfs, program, wants)?;
             std::fs::write(dir.join("config.json"), serde_json::to_vec_pretty(&config)?)?;
         }
         let overlay = format!(
@@ -92,7 +100,7 @@ impl Bundle {
     }
 }
 
-fn config(rootfs: &Path, program: &str, limits: bool) -> anyhow::Result<Value> {
+fn config(rootfs: &Path, program: &str, wants: Wants) -> anyhow::Result<Value> {
     let mount = |to: &str, kind: &str, options: &[&str]| json!({"destination": to, "type": kind, "source": kind, "options": options});
     let resources = json!({
         "memory": {"limit": MEMORY_BYTES},
@@ -129,7 +137,6 @@ fn config(rootfs: &Path, program: &str, limits: bool) -> anyhow::Result<Value> {
         ],
         "linux": {
             "namespaces": namespaces,
-            "seccomp": seccomp_profile()?,
             "maskedPaths": ["/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys",
                 "/proc/latency_stats", "/proc/timer_list", "/proc/sched_debug", "/proc/scsi",
                 "/sys/firmware", "/sys/devices/virtual/powercap"],
@@ -137,7 +144,10 @@ fn config(rootfs: &Path, program: &str, limits: bool) -> anyhow::Result<Value> {
                 "/proc/sysrq-trigger"],
         },
     });
-    if limits {
+    if wants.seccomp {
+        config["linux"]["seccomp"] = seccomp_profile()?;
+    }
+    if wants.limits {
         config["linux"]["resources"] = resources;
     }
     Ok(config)

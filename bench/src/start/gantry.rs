@@ -7,10 +7,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use gantry_isolation::keeper::{Event, ExecSpec, Request};
-use gantry_isolation::spec::{ContainerId, ContainerSpec, ExitStatus, Limits, Network, Root, User};
+use gantry_isolation::seccomp::Seccomp;
+use gantry_isolation::spec::{
+    ContainerId, ContainerSpec, ExitStatus, Ids, Limits, Network, Root, User,
+};
 
 use super::bundle::{Bundle, CPU_QUOTA_US, CPU_SHARES, MEMORY_BYTES, PIDS_MAX};
-use super::{Pace, Subject, Turn};
+use super::{Case, Dress, Pace, Subject, Turn};
 use crate::keeper::Keeper;
 use crate::report::OURS;
 use crate::root::{TRUE, WAIT};
@@ -51,6 +54,16 @@ impl Gantry {
             template,
             waiting: None,
         })
+    }
+
+    fn dressed(&self, dress: Dress) -> ContainerSpec {
+        let mut spec = self.template.clone();
+        match dress {
+            Dress::Usual => {}
+            Dress::NoSeccomp => spec.seccomp = Seccomp::Unconfined,
+            Dress::OwnIds => spec.ids = Ids::Private,
+        }
+        spec
     }
 
     /// What waits, as tasks do: below our PID 1.
@@ -103,7 +116,12 @@ impl Subject for Gantry {
         OURS.to_owned()
     }
 
-    fn turn(&mut self, pace: Pace, count: usize) -> anyhow::Result<Turn> {
+    fn offers(&self, _dress: Dress) -> bool {
+        true
+    }
+
+    fn turn(&mut self, case: Case, count: usize) -> anyhow::Result<Turn> {
+        let spec = self.dressed(case.dress);
         let mut progress = Progress {
             to_start: count,
             running: BTreeMap::new(),
@@ -113,13 +131,13 @@ impl Subject for Gantry {
         let begin = Instant::now();
         while progress.to_forget > 0 {
             let gone = count - progress.to_start == count - progress.to_forget;
-            let may_start = match pace {
+            let may_start = match case.pace {
                 Pace::Serial => gone,
                 Pace::InFlight(window) => progress.running.len() < window,
             };
             if progress.to_start > 0 && may_start {
                 let now = Instant::now();
-                let id = self.keeper.start_one(&self.template)?;
+                let id = self.keeper.start_one(&spec)?;
                 progress.running.insert(id, now);
                 progress.to_start -= 1;
                 continue;

@@ -18,8 +18,8 @@ use anyhow::{Context, anyhow, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
-use super::bundle::{Bundle, PeerBundle};
-use super::{Pace, Subject, Turn};
+use super::bundle::{Bundle, PeerBundle, Wants};
+use super::{Case, Dress, Pace, Subject, Turn};
 use crate::root::{TRUE, WAIT};
 
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
@@ -82,11 +82,14 @@ impl<'a> Peer<'a> {
         format!("bench-{}-{number}", std::process::id())
     }
 
-    fn bundle(&self, program: &str, number: usize) -> anyhow::Result<PeerBundle> {
+    fn bundle(&self, program: &str, dress: Dress, number: usize) -> anyhow::Result<PeerBundle> {
         let kind = self.kind.program();
-        let name = format!("{kind}-{}-{number}", &program[1..]);
-        self.bundle
-            .for_peer(&name, program, self.kind == Kind::Runc)
+        let name = format!("{kind}-{}-{dress:?}-{number}", &program[1..]);
+        let wants = Wants {
+            limits: self.kind == Kind::Runc,
+            seccomp: dress != Dress::NoSeccomp,
+        };
+        self.bundle.for_peer(&name, program, wants)
     }
 
     /// Runs the peer's program and waits for it.
@@ -125,21 +128,21 @@ impl<'a> Peer<'a> {
     /// Starts one that waits for ever.
     fn detach_one(&self, number: usize) -> anyhow::Result<String> {
         let id = self.new_id();
-        let bundle = self.bundle(WAIT, number)?;
+        let bundle = self.bundle(WAIT, Dress::Usual, number)?;
         mount_root(&bundle)?;
         self.call(["run", "--detach", "--bundle", text(&bundle.dir)?, &id])?;
         Ok(id)
     }
 
     /// Many from as many threads as may be in flight.
-    fn run_many(&self, pace: Pace, count: usize) -> anyhow::Result<Turn> {
+    fn run_many(&self, case: Case, count: usize) -> anyhow::Result<Turn> {
         self.private_view()?;
-        let threads = match pace {
+        let threads = match case.pace {
             Pace::Serial => 1,
             Pace::InFlight(threads) => threads,
         };
         let bundles = (0..threads)
-            .map(|number| self.bundle(TRUE, number))
+            .map(|number| self.bundle(TRUE, case.dress, number))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let begin = Instant::now();
         let latencies = in_parallel(threads, count, |thread, _| self.run_one(&bundles[thread]))?;
@@ -238,8 +241,12 @@ impl Subject for Peer<'_> {
         format!("{} {}", self.kind.program(), self.version)
     }
 
-    fn turn(&mut self, pace: Pace, count: usize) -> anyhow::Result<Turn> {
-        apart(|| self.run_many(pace, count))
+    fn offers(&self, dress: Dress) -> bool {
+        dress != Dress::OwnIds
+    }
+
+    fn turn(&mut self, case: Case, count: usize) -> anyhow::Result<Turn> {
+        apart(|| self.run_many(case, count))
     }
 
     fn execs(&mut self, count: usize) -> anyhow::Result<Vec<Duration>> {
