@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # Suites of gantry-bench.
-SUITES := start idle
+SUITES := start idle image
 
 .PHONY: help run stop test lint bench deny packages
 

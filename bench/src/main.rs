@@ -5,6 +5,7 @@
 //! this program the keeper that the suites start.
 
 mod idle;
+mod image;
 mod keeper;
 mod report;
 mod root;
@@ -25,6 +26,8 @@ enum Suite {
     Start,
     /// What containers that wait cost.
     Idle,
+    /// Pull and unpack of an image.
+    Image,
 }
 
 /// Measures Gantry beside its peers.
@@ -78,6 +81,7 @@ fn run(options: &Options) -> anyhow::Result<()> {
     let measured = match options.suite {
         Suite::Start => start::run(options)?,
         Suite::Idle => idle::run(options)?,
+        Suite::Image => image::run(options)?,
     };
     let report = report::Report::new(machine, measured);
     println!("{}", report.table());
