@@ -8,6 +8,7 @@ use crate::app::AppCommand;
 use crate::client::DEFAULT_URL;
 use crate::dev::DevArgs;
 use crate::failure::EXIT_HELP;
+use crate::image::ImageArgs;
 use crate::node::NodeCommand;
 use crate::task::TaskCommand;
 
@@ -66,6 +67,8 @@ pub(crate) enum Command {
     /// The machines that run tasks.
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Images on nodes: fetch, list, remove them, and move them by file.
+    Image(ImageArgs),
 }
 
 /// A file of JSON, or `-` for stdin.
@@ -111,6 +114,11 @@ mod tests {
             "gantry task log /x -f --stderr -n 10",
             "gantry task exec t -- sh -c 'exit 3'",
             "gantry --url http://h:1 node list",
+            "gantry image list --json --node n",
+            "gantry image pull redis:7 --insecure-registry a --config f --data-dir d",
+            "gantry image --data-dir d export redis:7 --output f --format docker",
+            "gantry image import - --name x",
+            "gantry image remove x --force",
             "gantry dev --data-dir d --keep-tasks --port 0 --agent-port 0 --hostname h --insecure-registry a",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
@@ -123,6 +131,8 @@ mod tests {
             "gantry app scale /x -1",
             "gantry task exec t",
             "gantry dev --port 70000",
+            "gantry image list --node n --data-dir d",
+            "gantry image export x",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

@@ -3,10 +3,11 @@
 //! It turns every answer into JSON or a [`Failure`] with the right exit code; it knows no command.
 //! Invariant: a request has a deadline unless it streams, and a body read whole is bounded.
 
+use std::path::Path;
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
-use reqwest::{Method, Response, StatusCode};
+use reqwest::{Body, Method, Response, StatusCode};
 use serde_json::Value;
 
 use crate::failure::{Exit, Failure};
@@ -63,6 +64,19 @@ impl Client {
         Ok(Self { http, base })
     }
 
+    /// To the images of a node that does not run, on a socket.
+    pub(crate) fn local(socket: &Path) -> Result<Self, Failure> {
+        let builder = reqwest::Client::builder()
+            .tls_certs_only(std::iter::empty())
+            .no_proxy()
+            .unix_socket(socket);
+        let http = builder
+            .build()
+            .map_err(|e| Failure::new(Exit::Failed, format!("no HTTP client: {}", chain(&e))))?;
+        let base = "http://localhost".to_owned();
+        Ok(Self { http, base })
+    }
+
     /// GET of JSON.
     pub(crate) async fn get(&self, path: &str) -> Result<Value, Failure> {
         Ok(self.call(Method::GET, path, None).await?.body)
@@ -108,6 +122,18 @@ impl Client {
             .request(Method::POST, path, Some(body))
             .header(ACCEPT, accept)
             .header("Message-Accept", "application/json");
+        self.judge(request.send().await).await
+    }
+
+    /// A POST of a stream, answered by a stream: no deadline.
+    pub(crate) async fn upload(&self, path: &str, body: Body) -> Result<Response, Failure> {
+        let request = self.request(Method::POST, path, None).body(body);
+        self.judge(request.send().await).await
+    }
+
+    /// GET of a stream: no deadline.
+    pub(crate) async fn download(&self, path: &str) -> Result<Response, Failure> {
+        let request = self.request(Method::GET, path, None);
         self.judge(request.send().await).await
     }
 
@@ -225,6 +251,19 @@ fn details(details: &Value) -> String {
         }
     }
     lines
+}
+
+/// A value in a query: everything but letters, digits and `-._~` escaped (RFC 3986).
+pub(crate) fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
 }
 
 #[cfg(test)]

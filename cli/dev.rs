@@ -195,6 +195,11 @@ impl DevArgs {
     }
 }
 
+/// The data directory of a node that has run here with no directory named.
+pub(crate) fn existing_data_dir() -> Option<PathBuf> {
+    place::existing_data_dir()
+}
+
 fn socket(data: &Path) -> PathBuf {
     data.join("coordinator").join("agent.sock")
 }

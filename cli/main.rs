@@ -8,6 +8,7 @@ mod args;
 mod client;
 mod dev;
 mod failure;
+mod image;
 mod logging;
 mod node;
 mod output;
@@ -47,7 +48,8 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<(), Failure> {
     logging::start(cli.global.verbose, matches!(cli.command, Command::Dev(_)))?;
     let mut builder = match cli.command {
-        Command::Dev(_) => tokio::runtime::Builder::new_multi_thread(),
+        // A node, and the store of images, unpack on several threads.
+        Command::Dev(_) | Command::Image(_) => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),
     };
     let runtime = builder
@@ -71,11 +73,15 @@ async fn dispatch(cli: &Cli) -> Result<(), Failure> {
 }
 
 async fn command(cli: &Cli) -> Result<(), Failure> {
+    if let Command::Image(image) = &cli.command {
+        return image.run(&cli.global).await;
+    }
     let client = Client::new(&cli.global.url)?;
     match &cli.command {
         Command::Dev(args) => args.run().await,
         Command::App(app) => app.run(&client, &cli.global).await,
         Command::Task(task) => task.run(&client, &cli.global).await,
         Command::Node(node) => node.run(&client, &cli.global).await,
+        Command::Image(image) => image.run(&cli.global).await,
     }
 }

@@ -13,6 +13,7 @@ mod browse;
 mod exec;
 mod files;
 mod guard;
+pub(crate) mod images;
 mod problem;
 mod recordio;
 mod sandbox_path;
@@ -34,6 +35,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::body::Intake;
+use self::images::Images;
 use self::stall::Bounded;
 use crate::container::NodeFacts;
 use crate::facts::Facts;
@@ -59,6 +61,7 @@ pub(crate) struct Server {
     pub(crate) slaves: PathBuf,
     pub(crate) node: NodeFacts,
     pub(crate) store: Store,
+    pub(crate) images: Arc<Images>,
     pub(crate) allowed_hosts: Vec<String>,
 }
 
@@ -89,7 +92,10 @@ fn router(server: Arc<Server>, body_max: Duration) -> Router {
         .route("/metrics/snapshot", get(state::metrics))
         .route("/api/v1", post(api::call))
         .route("/slave(1)/api/v1", post(api::call))
+        .merge(images::router(server.images.clone()))
         .layer(intake)
+        // An archive is larger than any other body, and is not held in memory.
+        .merge(images::upload(server.images.clone()))
         .layer(guard)
         .with_state(server)
 }

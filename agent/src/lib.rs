@@ -23,6 +23,7 @@ mod execs;
 mod facts;
 mod http;
 mod identity;
+mod image_server;
 mod inbox;
 mod keeper;
 mod layout;
@@ -42,6 +43,7 @@ pub use gantry_image as images;
 /// The role `keeper` of the binary, for `cli/main.rs`.
 pub use gantry_isolation::keeper::main as keeper_main;
 pub use identity::IdentityError;
+pub use image_server::{ImageServer, ImagesError};
 pub use keeper::KeeperError;
 pub use running::Running;
 pub use shield::protect_ports;

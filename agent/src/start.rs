@@ -32,6 +32,7 @@ use crate::config::Config;
 use crate::container::NodeFacts;
 use crate::daemon::{Daemon, Parts};
 use crate::facts::Facts;
+use crate::http::images::Images;
 use crate::identity::{Identity, IdentityError};
 use crate::inbox::{EVENTS_MAX, Event};
 use crate::keeper::{KeeperError, KeeperLink};
@@ -208,6 +209,7 @@ where
     let runtime = Handle::current();
     let cancel = CancellationToken::new();
     let (events, inbox) = (held.events, held.inbox);
+    let images = Images::new(disk.store.clone());
     let provision = Provision::new(
         disk.store.clone(),
         network.clone(),
@@ -220,6 +222,7 @@ where
         slaves: disk.layout.slaves(),
         node: node.clone(),
         store: disk.store,
+        images: Arc::new(images),
         allowed_hosts: config.allowed_hosts,
     };
     let daemon = Daemon::new(Parts {

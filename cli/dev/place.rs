@@ -88,6 +88,12 @@ fn require_room_for_sockets(dir: &Path) -> Result<(), Failure> {
     )))
 }
 
+/// The default data directory, if a node has run there.
+pub(super) fn existing_data_dir() -> Option<PathBuf> {
+    let dir = default_data_dir(|name| std::env::var_os(name).map(PathBuf::from))?;
+    dir.join("agent").is_dir().then_some(dir)
+}
+
 fn default_data_dir(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     let absolute = |name: &str| variable(name).filter(|path| path.is_absolute());
     let base =

@@ -6,6 +6,7 @@ mod bad_input;
 mod bridge;
 mod cli;
 mod image;
+mod images;
 mod lost_log;
 mod reach;
 mod scale;

@@ -56,14 +56,7 @@ impl PullError {
     /// Everything on one line, for a task's status message.
     #[must_use]
     pub fn message(&self) -> String {
-        let mut text = self.to_string();
-        let mut next = self.source();
-        while let Some(error) = next {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            next = error.source();
-        }
-        text
+        chain(self)
     }
 
     /// Whether trying again is pointless until someone changes the image, its name or the node.
@@ -76,4 +69,16 @@ impl PullError {
             PullFailure::Store { .. } => false,
         }
     }
+}
+
+/// An error with all its causes on one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        next = error.source();
+    }
+    text
 }

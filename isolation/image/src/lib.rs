@@ -14,6 +14,7 @@
 //!   HTTP body ─▶ sha256(blob) ─▶ gunzip ─▶ sha256(diff) ─▶ tar entries ─▶ tmp/… ─▶ layers/…
 //! ```
 
+mod archive;
 mod auth;
 mod config;
 mod digest;
@@ -34,6 +35,9 @@ mod tarball;
 mod transport;
 mod unpack;
 
+pub use archive::ArchiveError;
+pub use archive::export::{ArchiveFormat, Export};
+pub use archive::import::{Archive, ImportOptions, Imported};
 pub use auth::credentials::{Credentials, CredentialsError};
 pub use config::{ConfigError, ImageConfig};
 pub use digest::{Digest, DigestError};

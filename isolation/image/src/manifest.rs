@@ -32,7 +32,9 @@ const UNKNOWN: &str = "unknown";
 const MAX_QUOTE: usize = 100;
 
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub(crate) const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const OCI_ARTIFACT: &str = "application/vnd.oci.artifact.manifest.v1+json";
@@ -161,13 +163,20 @@ struct IndexEntry {
 }
 
 #[derive(Debug, Deserialize)]
-struct EntryPlatform {
+pub(crate) struct EntryPlatform {
     #[serde(default)]
     os: String,
     #[serde(default)]
     architecture: String,
     #[serde(default)]
     variant: String,
+}
+
+impl EntryPlatform {
+    /// Whether it is this operating system and architecture, in whatever variant.
+    pub(crate) fn is(&self, platform: Platform) -> bool {
+        self.os == platform.os && self.architecture == platform.architecture
+    }
 }
 
 impl Document {

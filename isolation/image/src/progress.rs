@@ -7,6 +7,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
+
 use crate::Digest;
 
 /// The least time between two calls, in milliseconds.
@@ -16,7 +18,7 @@ const INTERVAL_MS: u64 = 200;
 pub type ProgressFn = Arc<dyn Fn(&Progress) + Send + Sync>;
 
 /// One report: every layer of the image, bottom first.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Progress {
     /// The image as the user named it.
     pub image: String,
@@ -60,7 +62,7 @@ impl fmt::Display for Progress {
 }
 
 /// One layer of a report.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LayerProgress {
     /// The digest of the compressed blob, as the registry names the layer.
     pub digest: Digest,
@@ -73,7 +75,8 @@ pub struct LayerProgress {
 }
 
 /// What happens to a layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LayerState {
     /// Not begun, or another pull is fetching the same layer.
     Waiting,

@@ -14,13 +14,19 @@
 //! outside of the layer's directory.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::os::fd::OwnedFd;
 use std::path::Path;
+
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 
 /// Most bytes of an archive that are noted; more than that is no ordinary layer.
 const MAX_NOTED_BYTES: u64 = 1 << 30;
 /// A record of archive bytes is written when there are so many.
 const RECORD_BYTES: usize = 64 << 10;
+/// Longest record that is read back, in bytes.
+const MAX_RECORD_BYTES: usize = 2 * RECORD_BYTES;
+const COPY_BYTES: usize = 256 << 10;
 /// The fastest level: headers of tar archives are mostly zeros.
 const LEVEL: i32 = 1;
 
@@ -121,4 +127,62 @@ impl Notes {
             .inspect_err(|error| tracing::debug!(%error, "a layer's recipe could not be written"))
             .ok()
     }
+}
+
+/// Writes the archive of the layer in `root` again.
+pub(crate) fn replay(recipe: File, root: &OwnedFd, out: &mut dyn Write) -> io::Result<()> {
+    let mut records = BufReader::new(zstd::stream::read::Decoder::new(recipe)?);
+    let mut bytes = Vec::new();
+    let mut copy = vec![0; COPY_BYTES];
+    loop {
+        let mut kind = [0];
+        if records.read(&mut kind)? == 0 {
+            return Ok(());
+        }
+        let mut length = [0; 4];
+        records.read_exact(&mut length)?;
+        let length = usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX);
+        if length > MAX_RECORD_BYTES {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        bytes.resize(length, 0);
+        records.read_exact(&mut bytes)?;
+        match kind[0] {
+            BYTES => out.write_all(&bytes)?,
+            CONTENT => {
+                let mut size = [0; 8];
+                records.read_exact(&mut size)?;
+                content(root, &bytes, u64::from_le_bytes(size), &mut copy, out)?;
+            }
+            _ => return Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+}
+
+fn content(
+    root: &OwnedFd,
+    path: &[u8],
+    size_bytes: u64,
+    copy: &mut [u8],
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    // The same resolution as when it was written; a FIFO there now must not block.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    let file = openat2(root, path, flags, Mode::empty(), resolve)?;
+    if FileType::from_raw_mode(fstat(&file)?.st_mode) != FileType::RegularFile {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut file = File::from(file);
+    let mut left = size_bytes;
+    while left > 0 {
+        let most = usize::try_from(left).unwrap_or(usize::MAX).min(copy.len());
+        let read = file.read(&mut copy[..most])?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        out.write_all(&copy[..read])?;
+        left -= read as u64;
+    }
+    Ok(())
 }

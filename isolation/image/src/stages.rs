@@ -89,7 +89,10 @@ pub(crate) fn unpack(
     })
 }
 
-fn zstd<R: BufRead>(reader: R) -> std::io::Result<zstd::stream::read::Decoder<'static, R>> {
+/// A zstd decoder in bounded memory.
+pub(crate) fn zstd<R: BufRead>(
+    reader: R,
+) -> std::io::Result<zstd::stream::read::Decoder<'static, R>> {
     let mut decoder = zstd::stream::read::Decoder::with_buffer(reader)?;
     decoder.window_log_max(MAX_ZSTD_WINDOW_LOG)?;
     Ok(decoder)

@@ -277,7 +277,7 @@ impl Inner {
             .map_err(store_error("write the index of images"))
     }
 
-    fn read_blob(&self, digest: Digest, max_bytes: u64) -> Option<Vec<u8>> {
+    pub(crate) fn read_blob(&self, digest: Digest, max_bytes: u64) -> Option<Vec<u8>> {
         let path = self.blobs.join(digest.file_name());
         let bytes = read_bounded(&path, max_bytes).ok()?;
         (Digest::of(&bytes) == digest).then_some(bytes)

@@ -27,7 +27,7 @@ pub use self::path::PathError;
 use self::tree::Tree;
 
 pub(crate) mod meter;
-mod path;
+pub(crate) mod path;
 mod tree;
 
 pub(crate) use self::meter::Limits;

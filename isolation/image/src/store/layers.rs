@@ -180,6 +180,13 @@ impl Layers {
         self.tmp.join(format!("{number}-{}", name.as_str()))
     }
 
+    /// A new file without a name, on the disk of the layers. Blocks.
+    pub(crate) fn spool(&self) -> io::Result<fs::File> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        Ok(fs::File::from(rustix::fs::open(&self.tmp, flags, mode)?))
+    }
+
     /// Whether a whole image is here: every layer, and what goes on top of them.
     pub(super) fn has_image(&self, diff_ids: &[Digest]) -> bool {
         diff_ids.iter().all(|id| self.has(&LayerName::layer(*id)))

@@ -8,6 +8,7 @@
     reason = "tests; clippy sees only #[test] functions as such"
 )]
 
+mod archive;
 mod collect;
 mod fixture;
 mod hostile;

@@ -9,7 +9,7 @@ use gantry_image::{LayerState, Progress, PullOptions, Reference, Store};
 use crate::fixture::{Layout, Registry, list_stacked, run};
 
 /// Four layers: files, a whiteout of a file and of a directory, an opaque directory, a user.
-fn varied(registry: &Registry, name: &str) -> Layout {
+pub(crate) fn varied(registry: &Registry, name: &str) -> Layout {
     let layout = Layout::new(registry.scratch(), name);
     layout.layer(|root| {
         for dir in ["etc", "usr/lib", "data/old", "opaque", "tmp", "home/app"] {
