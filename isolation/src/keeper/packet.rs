@@ -97,6 +97,13 @@ pub(super) struct Encoded {
     memfd: Option<OwnedFd>,
 }
 
+impl Drop for Encoded {
+    /// The text may hold a secret.
+    fn drop(&mut self) {
+        wipe(&mut self.bytes);
+    }
+}
+
 /// Encodes once; the result can be sent to several sockets.
 pub(super) fn encode(message: &impl Serialize) -> Result<Encoded, PacketError> {
     let mut bytes = vec![TAG_INLINE];
@@ -108,7 +115,9 @@ pub(super) fn encode(message: &impl Serialize) -> Result<Encoded, PacketError> {
     if text_len <= MAX_INLINE_BYTES {
         return Ok(Encoded { bytes, memfd: None });
     }
-    let memfd = text_memfd(&bytes[1..]).map_err(socket_error("memfd"))?;
+    let memfd = text_memfd(&bytes[1..]).map_err(socket_error("memfd"));
+    wipe(&mut bytes);
+    let memfd = memfd?;
     Ok(Encoded {
         bytes: vec![TAG_MEMFD],
         memfd: Some(memfd),

@@ -406,3 +406,70 @@ fn a_target_within_a_volume_cannot_lead_out_of_the_root() {
         }
     }
 }
+
+/// CVE-2021-30465 and its kin: whoever shares a volume swaps what a mount's way goes through while
+/// containers start.
+#[test]
+fn a_way_that_is_swapped_during_the_start_never_leads_to_the_host() {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let mut node = Node::new();
+    let (shared, victim) = (node.path("shared"), node.path("victim"));
+    std::fs::create_dir_all(shared.join("way")).unwrap();
+    std::fs::create_dir(&victim).unwrap();
+    let up = "../".repeat(20);
+    let out = format!("{up}{}", victim.strip_prefix("/").unwrap().display());
+    symlink(out, shared.join("swap")).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                let (way, swap) = (shared.join("way"), shared.join("swap"));
+                renameat_with(CWD, &way, CWD, &swap, RenameFlags::EXCHANGE).unwrap();
+            }
+        });
+        let kinds = [
+            tmpfs("/v/way/a", 4096, 0o777),
+            secret("/v/way/b", b"evil"),
+            Mount::bind(&shared, "/v/way/c/d", false),
+        ];
+        for number in 0..60 {
+            let name = format!("c{number}");
+            let mut spec = node.shell(&name, "true");
+            spec.mounts = vec![
+                Mount::bind(&shared, "/v", false),
+                kinds[number % kinds.len()].clone(),
+            ];
+            spec.masked_paths = Some(vec!["/v/way/a".into(), "/v/way".into()]);
+            node.start(&spec);
+            node.wait("an outcome", |event| match event {
+                gantry_isolation::keeper::Event::Exited { .. }
+                | gantry_isolation::keeper::Event::StartFailed { .. } => Some(()),
+                _ => None,
+            });
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert!(victim.read_dir().unwrap().next().is_none());
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    assert!(!mounts.contains(victim.to_str().unwrap()), "{mounts}");
+}
+
+/// CVE-2025-31133: an image's `/dev/null` is no part of what masks.
+#[test]
+fn what_masks_a_file_is_the_null_device_whatever_the_image_has() {
+    let mut node = Node::new();
+    let layer = node.layer("layer");
+    std::fs::create_dir_all(layer.join("dev")).unwrap();
+    symlink("/etc/evil", layer.join("dev/null")).unwrap();
+    std::fs::create_dir_all(layer.join("etc")).unwrap();
+    std::fs::write(layer.join("etc/evil"), "evil").unwrap();
+    std::fs::write(layer.join("etc/key"), "key").unwrap();
+    let root = Root::Layers(vec![layer, "/".into()]);
+    let script = "cat /etc/key; stat -c '%F %t:%T' /etc/key; (echo x > /etc/key) && cat /etc/key";
+    let mut spec = node.spec("c", root, &["sh", "-c", script]);
+    spec.masked_paths = Some(vec!["/etc/key".into()]);
+    as_both(&mut node, &spec, |user, stdout| {
+        assert_eq!(stdout, "character special file 1:3\n", "{user}");
+    });
+}
