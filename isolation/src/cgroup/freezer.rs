@@ -74,6 +74,8 @@ impl Freezer {
 }
 
 fn freeze_v1(dir: &Path, tracking: &Path) -> std::io::Result<()> {
+    // Nothing is made for a container that is gone.
+    std::fs::metadata(tracking)?;
     match std::fs::create_dir(dir) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
         _ => {}

@@ -1,6 +1,7 @@
 //! Reaching every process of a group: by `cgroup.kill` in the v2 tree (cgroups-rs has it for hosts
 //! that are v2 alone), else one by one.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
@@ -44,12 +45,16 @@ pub(crate) fn kill_stopped(tracking: &Path, freezer: &Freezer) -> std::io::Resul
         let _ = freezer.freeze();
         let signalled = signal_each(tracking, libc::SIGKILL);
         freezer.thaw()?;
-        if signalled? == 0 {
-            return Ok(());
+        match signalled {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            // The group went with its last process.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
         }
         std::thread::sleep(PAUSE);
     }
-    Err(std::io::ErrorKind::TimedOut.into())
+    Err(ErrorKind::TimedOut.into())
 }
 
 fn signal_each(dir: &Path, signo: i32) -> std::io::Result<usize> {
@@ -95,5 +100,5 @@ pub(super) fn gather(from: &Path, to: &Path) -> std::io::Result<()> {
             return Ok(());
         }
     }
-    Err(std::io::ErrorKind::TimedOut.into())
+    Err(ErrorKind::TimedOut.into())
 }

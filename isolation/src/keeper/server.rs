@@ -108,6 +108,13 @@ impl Keeper {
         if !self.containers.by_serial.is_empty() {
             return false;
         }
+        // One that is still out could make a group again that was just removed.
+        if !self.errands.is_empty() {
+            for errand in self.errands.values() {
+                errand.process.cancel();
+            }
+            return false;
+        }
         for set in self.slots.close() {
             let serial = self.poll.serial();
             self.sweeper.submit(Job {
