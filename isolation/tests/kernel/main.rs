@@ -20,4 +20,5 @@ mod privileges;
 mod running;
 mod sharing;
 mod survival;
+mod terminal;
 mod unified;
