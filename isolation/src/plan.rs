@@ -18,7 +18,7 @@ pub(crate) use command::{Command, Name, Who};
 pub(crate) use mount::{MountStep, Source};
 pub(crate) use path::InRoot;
 pub(crate) use step::Step;
-pub(crate) use users::{Common, LandlockRule, USERS, own_processes};
+pub(crate) use users::{Inherited, LandlockRule, USERS, own_processes};
 
 use std::ffi::CString;
 use std::fmt;
@@ -161,7 +161,7 @@ pub(crate) fn container(
     spec: &ContainerSpec,
     slot: &Slot,
     devices: &[Node],
-    common: &Common,
+    inherited: &Inherited,
 ) -> Result<(Plan, Group), PlanError> {
     spec.check()?;
     let id = spec.id.as_str();
@@ -173,10 +173,10 @@ pub(crate) fn container(
     if let Some(score) = spec.oom_score_adj {
         steps.push(Step::OomScore(c(score.to_string())?));
     }
-    root_steps(host, spec, slot, common, &mut steps)?;
-    mount::volumes(host, spec, common.users.is_some(), &mut steps)?;
+    root_steps(host, spec, slot, inherited, &mut steps)?;
+    mount::volumes(host, spec, inherited.users.is_some(), &mut steps)?;
     let shm = c(spec.shm_bytes.unwrap_or(DEFAULT_SHM_BYTES).to_string())?;
-    let tty = c((common.users.unwrap_or(0) + TTY_GROUP).to_string())?;
+    let tty = c((inherited.users.unwrap_or(0) + TTY_GROUP).to_string())?;
     steps.extend([Step::Proc, Step::Sys, Step::Dev { shm, tty }]);
     for node in devices {
         steps.push(device(node)?);
@@ -198,9 +198,9 @@ pub(crate) fn container(
         // Nothing is made in it from here on.
         steps.push(Step::ReadOnlyRoot);
     }
-    common.groups(&mut steps);
-    common.landlock(host, &mut steps)?;
-    if common.users.is_some() {
+    inherited.groups(&mut steps);
+    inherited.landlock(host, &mut steps)?;
+    if inherited.users.is_some() {
         // A group belongs to whoever makes it.
         steps.push(Step::ActAsRoot);
     }
@@ -215,7 +215,7 @@ pub(crate) fn container(
     // Before the fork: our PID 1 and the command share it, as they share a container.
     steps.push(Step::Keyring);
     if spec.init && own_processes(&spec.namespaces) {
-        let mapped = common.users.is_some();
+        let mapped = inherited.users.is_some();
         steps.push(Step::Init { mapped });
     }
     if spec.terminal {
@@ -223,7 +223,7 @@ pub(crate) fn container(
     }
     // After the fork: they are not the init's. Before privileges go: a raise needs one.
     steps.extend(spec.rlimits.iter().copied().map(Step::Rlimit));
-    common.settle(host, spec.capabilities, &mut steps);
+    inherited.settle(host, spec.capabilities, &mut steps);
     let command = Command::new(&spec.argv, &spec.env, who)?;
     steps.push(Step::Exec(command.shown()));
     Ok((Plan { steps, command }, group))
@@ -237,14 +237,14 @@ pub(crate) fn exec(
     host: &HostFacts,
     spec: &ExecSpec,
     group: &Group,
-    common: &Common,
+    inherited: &Inherited,
 ) -> Result<Plan, PlanError> {
     check_command(&spec.argv, &spec.env)?;
     let mut steps = Vec::new();
     for dir in &group.join {
         steps.push(Step::CgroupJoin(c_path(&dir.join("tasks"))?));
     }
-    common.enter(&mut steps);
+    inherited.enter(&mut steps);
     steps.push(Step::Keyring);
     let cwd = spec.cwd.as_deref().unwrap_or(Path::new("/"));
     steps.push(Step::Cwd(InRoot::new(cwd)?));
@@ -252,12 +252,12 @@ pub(crate) fn exec(
     if who.needs_lookup() {
         steps.push(Step::LookUpUser(who.clone()));
     }
-    common.groups(&mut steps);
-    common.landlock(host, &mut steps)?;
+    inherited.groups(&mut steps);
+    inherited.landlock(host, &mut steps)?;
     if spec.tty {
         steps.push(Step::Terminal);
     }
-    common.settle(host, spec.capabilities, &mut steps);
+    inherited.settle(host, spec.capabilities, &mut steps);
     let command = Command::new(&spec.argv, &spec.env, who)?;
     steps.push(Step::Exec(command.shown()));
     Ok(Plan { steps, command })
@@ -325,13 +325,13 @@ fn root_steps(
     host: &HostFacts,
     spec: &ContainerSpec,
     slot: &Slot,
-    common: &Common,
+    inherited: &Inherited,
     steps: &mut Vec<Step>,
 ) -> Result<(), SpecError> {
     steps.push(Step::DetachMounts);
     steps.push(slot_step(slot)?);
-    let mapped = common.users.is_some();
-    if let Some(base) = common.users {
+    let mapped = inherited.users.is_some();
+    if let Some(base) = inherited.users {
         users::map_layers(spec, steps)?;
         steps.extend([Step::MapSlot, Step::ActAs(base)]);
     }

@@ -15,7 +15,7 @@ use super::output::Pump;
 use super::protocol::{Listed, ListedState};
 use crate::cgroup::{Group, kill_group};
 use crate::child::{Fault, REPORT_BYTES, read_report};
-use crate::plan::{Common, Plan};
+use crate::plan::{Inherited, Plan};
 use crate::spec::{ContainerId, ExitStatus};
 
 /// What could not be done, and why.
@@ -108,7 +108,7 @@ pub(super) struct Container {
     pub(super) frozen: bool,
     pub(super) slot: PathBuf,
     /// What later processes in it have in common with the first.
-    pub(super) common: Common,
+    pub(super) inherited: Inherited,
     /// Its ids, unless they are the host's.
     pub(super) users: Option<Rc<Users>>,
     /// Whether its end is not the end of everything in it: its processes are in the PID namespace

@@ -110,7 +110,7 @@ pub(super) fn start(
             fds.len()
         )));
     };
-    let mut plan = plan::exec(facts, spec, &container.group, &container.common)
+    let mut plan = plan::exec(facts, spec, &container.group, &container.inherited)
         .map_err(|e| refuse(e.to_string()))?;
     let (report, report_end) = message_pipe().map_err(failed("make a pipe"))?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -263,7 +263,7 @@ impl Keeper {
             return;
         };
         if let Some(users) = container.users {
-            self.users.give_back(users, container.common.clean());
+            self.users.give_back(users, container.inherited.clean());
         }
         let id = container.id;
         let event = match container.phase {

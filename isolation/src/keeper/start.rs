@@ -19,7 +19,7 @@ use super::output::{Pump, Rotation, open_dir};
 use crate::cgroup::{self, Group, remove_group};
 use crate::child::{self, Handed};
 use crate::device::{self, DeviceError};
-use crate::plan::{self, Common, HostFacts, own_processes};
+use crate::plan::{self, HostFacts, Inherited, own_processes};
 use crate::seccomp;
 use crate::spec::{ContainerSpec, Network, Output, Sharing};
 use crate::sys::{self, Cloned, clone_flags};
@@ -80,9 +80,9 @@ pub(super) fn start(
         step: "check the spec".to_owned(),
         error,
     };
-    let common = Common::new(spec, users.as_ref().map(|users| users.base()), filter);
+    let inherited = Inherited::new(spec, users.as_ref().map(|users| users.base()), filter);
     let devices = device::find(&spec.devices).map_err(missing)?;
-    let (mut plan, group) = plan::container(context.facts, spec, &slot, &devices, &common)
+    let (mut plan, group) = plan::container(context.facts, spec, &slot, &devices, &inherited)
         .map_err(|error| refuse(error.to_string()))?;
     // The child inherits a copy of everything here.
     spec.wipe_secrets();
@@ -96,12 +96,7 @@ pub(super) fn start(
     let streams = Streams::new(&spec.output).map_err(failed("open the output files"))?;
     let (report, report_end) = message_pipe().map_err(failed("make a pipe"))?;
     let shares_processes = !own_processes(&spec.namespaces);
-    let (status, status_end) = if spec.init && !shares_processes {
-        let (read, write) = message_pipe().map_err(failed("make a pipe"))?;
-        (Some(read), Some(write))
-    } else {
-        (None, None)
-    };
+    let (status, status_end) = status_pipe(spec.init && !shares_processes)?;
     let unified = make_unified(context.facts, &group)?;
     let null = context.null.as_fd();
     let terminal = terminal.as_ref().map(AsFd::as_fd);
@@ -142,10 +137,16 @@ pub(super) fn start(
         group,
         frozen: false,
         slot: slot.dir,
-        common,
+        inherited,
         users,
         shares_processes,
     })
+}
+
+/// Both ends of the pipe of a container's own PID 1, if it has one.
+fn status_pipe(wanted: bool) -> Result<(Option<OwnedFd>, Option<OwnedFd>), Failure> {
+    let made = wanted.then(message_pipe).transpose();
+    Ok(made.map_err(failed("make a pipe"))?.unzip())
 }
 
 /// Flags of the clone; what is shared is entered or left as it is.

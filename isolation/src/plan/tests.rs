@@ -53,7 +53,7 @@ fn container(
     slot: &Slot,
     devices: &[Node],
 ) -> Result<(Plan, Group), PlanError> {
-    super::container(host, spec, slot, devices, &Common::new(spec, None, None))
+    super::container(host, spec, slot, devices, &Inherited::new(spec, None, None))
 }
 
 fn spec(root: Root) -> ContainerSpec {
@@ -148,8 +148,8 @@ fn users_of_its_own_are_entered_when_the_hosts_root_is_no_longer_needed() {
     }];
     spec.groups = vec![7, 8];
     spec.terminal = true;
-    let common = Common::new(&spec, Some(1_048_576), None);
-    let (plan, _) = super::container(&host(), &spec, &slot(), &[], &common).unwrap();
+    let inherited = Inherited::new(&spec, Some(1_048_576), None);
+    let (plan, _) = super::container(&host(), &spec, &slot(), &[], &inherited).unwrap();
     let text = plan.to_string();
     let golden_start = "\
 bring loopback up

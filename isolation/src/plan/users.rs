@@ -1,5 +1,5 @@
-//! What all processes of one container have in common, and the steps that make them so: ids, limits,
-//! privileges.
+//! What all processes of one container have in common, and the steps that make them so: ids,
+//! privileges, confinement.
 //!
 //! It decides the order in which privileges go. Whatever needs the host's root comes before the user
 //! namespace is entered; a filter that may be loaded without privileges comes last, so that it need
@@ -21,7 +21,7 @@ pub(crate) const USERS: u32 = 1 << 16;
 
 /// What all processes of one container have in common, from the first to those that join it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Common {
+pub(crate) struct Inherited {
     /// First number of the host of its users; None: they are the host's.
     pub(crate) users: Option<u32>,
     groups: Vec<u32>,
@@ -41,7 +41,7 @@ pub(crate) struct LandlockRule {
     pub(crate) write: bool,
 }
 
-impl Common {
+impl Inherited {
     /// Of a container with these ids and this filter of system calls.
     pub(crate) fn new(
         spec: &ContainerSpec,

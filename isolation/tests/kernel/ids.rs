@@ -41,7 +41,7 @@ fn root_inside_is_nobody_outside() {
     let command: i32 = children.split_whitespace().next().unwrap().parse().unwrap();
     for pid in [init, command] {
         let base = status_number(pid, "Uid:");
-        assert!(base >= FIRST && base % 65536 == 0, "{base}");
+        assert!(base >= FIRST && base.is_multiple_of(65536), "{base}");
         assert_eq!(status_number(pid, "Gid:"), base);
         let user = std::fs::read_link(format!("/proc/{pid}/ns/user")).unwrap();
         assert_ne!(user, std::fs::read_link("/proc/self/ns/user").unwrap());
