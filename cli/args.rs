@@ -1,5 +1,6 @@
 //! The command line: names, flags and their help. It only describes; the commands' own files do.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -69,6 +70,13 @@ pub(crate) enum Command {
     Node(NodeCommand),
     /// Images on nodes: fetch, list, remove them, and move them by file.
     Image(ImageArgs),
+    /// The OCI runtime command line, for containerd, podman and other engines.
+    #[command(disable_help_flag = true)]
+    Oci {
+        /// See `gantry oci --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
 }
 
 /// A file of JSON, or `-` for stdin.

@@ -1,7 +1,7 @@
 //! The one binary: picks the role, or runs a user's command against the HTTP API.
 //!
-//! Invariant: the role `keeper` is entered before any thread or runtime exists, because the
-//! keeper clones processes and must stay single-threaded.
+//! Invariant: the roles `keeper` and `oci` are entered before any thread or runtime exists, because
+//! they clone processes and must stay single-threaded.
 
 mod app;
 mod args;
@@ -11,6 +11,7 @@ mod failure;
 mod image;
 mod logging;
 mod node;
+mod oci;
 mod output;
 mod progress;
 mod reason;
@@ -34,6 +35,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const KEEPER_ROLE: &str = "keeper";
 
 fn main() -> ExitCode {
+    if let Some(args) = oci::arguments() {
+        return oci::main(args);
+    }
     let mut args = std::env::args_os().skip(1);
     if args.next().is_some_and(|role| role == KEEPER_ROLE) {
         return gantry_agent::keeper_main(args);
@@ -83,5 +87,7 @@ async fn command(cli: &Cli) -> Result<(), Failure> {
         Command::Task(task) => task.run(&client, &cli.global).await,
         Command::Node(node) => node.run(&client, &cli.global).await,
         Command::Image(image) => image.run(&cli.global).await,
+        // Entered above, before any runtime.
+        Command::Oci { .. } => Ok(()),
     }
 }

@@ -99,6 +99,11 @@ impl CapSet {
     pub const KILL: Self = Self(1 << 5);
 
     /// Bit `n` is capability `n`.
+    pub(crate) fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// Bit `n` is capability `n`.
     pub fn bits(self) -> u64 {
         self.0
     }

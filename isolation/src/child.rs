@@ -14,6 +14,7 @@ mod landlock;
 mod mapping;
 mod mount;
 mod namespaces;
+pub(crate) mod oci;
 mod paths;
 mod root;
 mod user;
@@ -28,7 +29,7 @@ use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::Rlimit;
 
 use crate::plan::{Command, InRoot, Plan, Step, USERS};
-use crate::spec::Resource;
+use crate::spec::{ExitStatus, Resource};
 use crate::sys::{self, confine};
 use user::Identity;
 
@@ -53,6 +54,9 @@ pub(crate) const KEEPER_IGNORES: [libc::c_int; 4] =
 /// Bytes of a report.
 pub(crate) const REPORT_BYTES: usize = 8;
 
+/// Codes from here downwards are ends of hooks.
+const HOOK_CODES: i32 = -1000;
+
 /// Why a step failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -66,6 +70,8 @@ pub(crate) enum Fault {
     Unmappable,
     /// A number that the container's user namespace does not have.
     Beyond,
+    /// A hook ended like this, by its raw wait status.
+    Hook(i32),
 }
 
 impl From<Errno> for Fault {
@@ -88,6 +94,7 @@ impl Fault {
             Self::NoGroup => -2,
             Self::Unmappable => -3,
             Self::Beyond => -4,
+            Self::Hook(raw) => HOOK_CODES.saturating_sub(raw),
         }
     }
 
@@ -98,6 +105,9 @@ impl Fault {
             -2 => "no such group in its /etc/group".to_owned(),
             -3 => "its file system cannot be id-mapped".to_owned(),
             -4 => "its number is not one of the container's 65536".to_owned(),
+            code if code <= HOOK_CODES => {
+                ExitStatus::from_raw(HOOK_CODES.saturating_sub(code)).to_string()
+            }
             errno => {
                 // libc's words, as every tool shows them, without Rust's number after them.
                 let text = std::io::Error::from_raw_os_error(errno).to_string();
@@ -159,6 +169,8 @@ struct Progress {
     cwd: Option<OwnedFd>,
     landlock: Option<OwnedFd>,
     identity: Identity,
+    /// To the runtime, of a container made from an OCI configuration.
+    link: Option<oci::Link>,
     /// First number of the host of the container's users.
     base: u32,
     /// Whether the plan says how many descriptors there may be.
@@ -341,6 +353,7 @@ fn become_command(
             program.flags(),
         )?),
         Step::NoNewPrivileges => Ok(rustix::thread::set_no_new_privs(true)?),
+        Step::Oci(step) => oci::take(step, command, progress),
         Step::Exec(_) => Err(exec(command)),
         // Every other step is one of `take`'s.
         _ => Err(Errno::NOSYS.into()),

@@ -11,6 +11,7 @@ pub mod cgroup;
 pub mod disk;
 pub mod gpu;
 pub mod keeper;
+pub mod oci;
 pub mod reap;
 pub mod seccomp;
 pub mod spec;

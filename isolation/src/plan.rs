@@ -8,6 +8,7 @@
 
 mod command;
 mod mount;
+mod oci;
 mod path;
 mod step;
 #[cfg(test)]
@@ -16,6 +17,7 @@ mod users;
 
 pub(crate) use command::{Command, Name, Who};
 pub(crate) use mount::{MountStep, Source};
+pub(crate) use oci::{CgroupTree, Credentials, OciDevice, OciHook, OciMount, OciStep, Shown};
 pub(crate) use path::InRoot;
 pub(crate) use step::Step;
 pub(crate) use users::{Inherited, LandlockRule, USERS, own_processes};

@@ -16,6 +16,7 @@ pub(crate) mod quota;
 pub(crate) mod users;
 
 pub(crate) use memory::{find_spare_memory, give_back_memory};
+pub(crate) mod oci;
 
 use std::ffi::{CStr, CString, c_char, c_int, c_long, c_void};
 use std::fmt;
@@ -27,6 +28,8 @@ use rustix::io::Errno;
 pub(crate) mod clone_flags {
     /// Return a pidfd.
     pub(crate) const PIDFD: u64 = 0x1000;
+    /// Make a sibling, whose parent is the caller's.
+    pub(crate) const PARENT: u64 = 0x8000;
     /// New mount namespace.
     pub(crate) const NEWNS: u64 = 0x0002_0000;
     /// New UTS namespace.
@@ -77,6 +80,10 @@ pub(crate) fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Clone
         exit_signal: u64::from(libc::SIGCHLD.unsigned_abs()),
         ..CloneArgs::default()
     };
+    if flags & clone_flags::PARENT != 0 {
+        // It takes the caller's own; the kernel refuses another word.
+        args.exit_signal = 0;
+    }
     if flags & clone_flags::PIDFD != 0 {
         args.pidfd = (&raw mut pidfd) as u64;
     }
@@ -382,10 +389,10 @@ pub(crate) fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-fn last_errno() -> Errno {
+pub(in crate::sys) fn last_errno() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL)
 }
 
-fn check(done: c_long) -> Result<(), Errno> {
+pub(in crate::sys) fn check(done: c_long) -> Result<(), Errno> {
     if done < 0 { Err(last_errno()) } else { Ok(()) }
 }

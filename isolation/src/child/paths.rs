@@ -21,7 +21,7 @@ pub(super) const STRICT: ResolveFlags = WITHIN.union(ResolveFlags::NO_SYMLINKS);
 /// How often a resolution is tried when a rename elsewhere disturbed it (`EAGAIN`).
 const MAX_TRIES: usize = 128;
 
-const DIR: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+pub(super) const DIR: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// Opens `path` below `root`.
 pub(super) fn open(
@@ -85,7 +85,7 @@ pub(super) fn make_parent<'a>(
     Ok((&last.name, open(root, &last.parent, DIR, WITHIN)?))
 }
 
-fn make_parts(root: BorrowedFd<'_>, path: &InRoot, count: usize) -> Result<(), Errno> {
+pub(super) fn make_parts(root: BorrowedFd<'_>, path: &InRoot, count: usize) -> Result<(), Errno> {
     for part in &path.parts[..count] {
         let parent = open(root, &part.parent, DIR, WITHIN)?;
         match rustix::fs::mkdirat(&parent, &part.name, Mode::from_raw_mode(0o755)) {

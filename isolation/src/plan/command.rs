@@ -116,7 +116,7 @@ pub(crate) struct Command {
 }
 
 impl Command {
-    pub(super) fn new(
+    pub(crate) fn new(
         argv: &[String],
         env: &[(String, String)],
         who: Who,
@@ -138,7 +138,7 @@ impl Command {
         })
     }
 
-    pub(super) fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         self.shown.clone()
     }
 }

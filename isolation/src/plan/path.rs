@@ -29,7 +29,7 @@ pub(crate) struct InRoot {
 
 impl InRoot {
     /// From an absolute path.
-    pub(super) fn new(path: &Path) -> Result<Self, SpecError> {
+    pub(crate) fn new(path: &Path) -> Result<Self, SpecError> {
         let wrong = || SpecError::Path {
             what: "path in the container",
             path: path.to_owned(),

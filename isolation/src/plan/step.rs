@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustix::fs::FileType;
 
 use super::mount::show_layers;
-use super::{Guard, GuardBase, GuardHow, InRoot, LandlockRule, MountStep, Who};
+use super::{Guard, GuardBase, GuardHow, InRoot, LandlockRule, MountStep, OciStep, Who};
 use crate::caps::CapSet;
 use crate::seccomp::Program;
 use crate::spec::{RLIM_INFINITY, Rlimit, Secret};
@@ -187,6 +187,8 @@ pub(crate) enum Step {
     Confine,
     /// Load the filter of system calls.
     Filter(Arc<Program>),
+    /// What only an OCI configuration asks for.
+    Oci(OciStep),
     /// Run the command.
     Exec(String),
 }
@@ -286,6 +288,7 @@ impl fmt::Display for Step {
                 write!(f, "load the system call filter of {length} instructions")
             }
             Self::NoNewPrivileges => f.write_str("allow no new privileges"),
+            Self::Oci(step) => step.fmt(f),
             Self::Exec(program) => write!(f, "exec {program}"),
         }
     }

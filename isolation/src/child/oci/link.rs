@@ -1,0 +1,89 @@
+//! The child's end of the talk with the runtime.
+
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, SocketFlags};
+
+use crate::sys;
+
+/// The child asks for the runtime's hooks.
+pub(crate) const HOOKS: u8 = b'h';
+/// The child is ready to be started.
+pub(crate) const READY: u8 = b'r';
+/// The parent answers that the child may go on.
+pub(crate) const GO: u8 = b'g';
+
+/// The child's end.
+#[derive(Debug)]
+pub(in crate::child) struct Link {
+    sync: i32,
+    start: Option<i32>,
+    /// Who started it, once it was; hears of a failure.
+    starter: Option<OwnedFd>,
+}
+
+impl Link {
+    pub(super) fn new(sync: BorrowedFd<'_>, start: Option<BorrowedFd<'_>>) -> Self {
+        Self {
+            sync: sync.as_raw_fd(),
+            start: start.map(|fd| fd.as_raw_fd()),
+            starter: None,
+        }
+    }
+
+    /// Sends a few bytes; without a listener there is nobody to tell.
+    pub(super) fn say(&self, bytes: &[u8]) {
+        let _ = match &self.starter {
+            Some(starter) => rustix::net::send(starter, bytes, SendFlags::NOSIGNAL),
+            None => rustix::net::send(sys::oci::borrow(self.sync), bytes, SendFlags::NOSIGNAL),
+        };
+    }
+
+    /// Asks and waits for the answer.
+    pub(super) fn ask(&self, what: u8) -> Result<(), Errno> {
+        self.say(&[what]);
+        self.await_go()
+    }
+
+    /// Waits for [`GO`]; a parent that is gone means that the container is not wanted any more.
+    pub(super) fn await_go(&self) -> Result<(), Errno> {
+        if hear(sys::oci::borrow(self.sync))? {
+            Ok(())
+        } else {
+            Err(Errno::CANCELED)
+        }
+    }
+
+    /// Says that all is well, then waits for the start.
+    pub(super) fn await_start(&mut self) -> Result<(), Errno> {
+        let Some(listener) = self.start else {
+            return self.ask(READY);
+        };
+        self.say(&[READY]);
+        let listener = sys::oci::borrow(listener);
+        loop {
+            let starter = match rustix::net::accept_with(listener, SocketFlags::CLOEXEC) {
+                Err(Errno::INTR | Errno::CONNABORTED) => continue,
+                done => done?,
+            };
+            // One that goes away without the byte has thought better of it.
+            if hear(&starter)? {
+                self.starter = Some(starter);
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn hear(socket: impl std::os::fd::AsFd) -> Result<bool, Errno> {
+    let mut byte = [0];
+    loop {
+        match rustix::net::recv(socket.as_fd(), &mut byte, RecvFlags::empty()) {
+            Ok((1, _)) => return Ok(byte[0] == GO),
+            Ok(_) | Err(Errno::CONNRESET) => return Ok(false),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
