@@ -136,7 +136,7 @@ pub(super) fn take(
             soft,
             hard,
             ..
-        } => sys::oci::set_limit(*resource, *soft, *hard).map_err(Fault::from),
+        } => process::limit(*resource, *soft, *hard),
         OciStep::Schedule(attr) => Ok(sys::oci::schedule(attr)?),
         OciStep::IoPriority(value) => Ok(sys::oci::io_priority(*value)?),
         OciStep::Personality(domain) => Ok(sys::oci::personality(*domain)?),

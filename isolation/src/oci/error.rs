@@ -92,9 +92,16 @@ pub fn whole(error: &OciError) -> String {
     while let Some(error) = source {
         let words = error.to_string();
         // Rust adds the number to the system's words, which no other runtime does.
-        let words = words.split(" (os error").next().unwrap_or_default();
+        let words = lower(words.split(" (os error").next().unwrap_or_default());
         text = format!("{text}: {words}");
         source = error.source();
     }
     text.replace('\n', " ")
+}
+
+/// The system's words begin with a capital; those of other runtimes do not.
+pub(super) fn lower(words: &str) -> String {
+    let mut letters = words.chars();
+    let first = letters.next().map(|first| first.to_lowercase().to_string());
+    first.unwrap_or_default() + letters.as_str()
 }

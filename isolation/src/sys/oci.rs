@@ -106,6 +106,15 @@ pub(crate) fn set_limit(resource: u32, soft: u64, hard: u64) -> Result<(), Errno
     check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, limit.as_ptr(), old) })
 }
 
+/// The bound of one resource limit, by the kernel's number.
+pub(crate) fn hard_limit(resource: u32) -> Result<u64, Errno> {
+    let mut limit = [0_u64; 2];
+    let new: *const u64 = std::ptr::null();
+    // SAFETY: two u64 are an rlimit64, and no new one is set.
+    check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, new, limit.as_mut_ptr()) })?;
+    Ok(limit[1])
+}
+
 /// `struct sched_attr`, version 0 (48 bytes).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -16,6 +16,7 @@ use rustix::thread::{
 use super::super::Fault;
 use crate::caps::LAST_CAP;
 use crate::plan::{Command, Credentials};
+use crate::sys;
 
 /// `CLONE_NEWTIME` of `linux/sched.h`.
 const NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
@@ -106,6 +107,23 @@ fn own_stdio(uid: u32) {
         if found.st_uid != uid && !is_null {
             let _ = rustix::fs::fchown(file, Some(Uid::from_raw(uid)), None);
         }
+    }
+}
+
+/// Sets a limit. Where raising is not allowed to anybody here (no `CAP_SYS_RESOURCE`, as in a
+/// container around us), what the engine asks for by default would keep everything from starting; the
+/// process then gets as much as there is.
+pub(super) fn limit(resource: u32, soft: u64, hard: u64) -> Result<(), Fault> {
+    match sys::oci::set_limit(resource, soft, hard) {
+        Err(Errno::PERM) => {
+            let most = sys::oci::hard_limit(resource)?;
+            Ok(sys::oci::set_limit(
+                resource,
+                soft.min(most),
+                hard.min(most),
+            )?)
+        }
+        done => Ok(done?),
     }
 }
 
