@@ -23,6 +23,7 @@ mod execs;
 mod facts;
 mod http;
 mod identity;
+mod ids;
 mod image_server;
 mod inbox;
 mod keeper;

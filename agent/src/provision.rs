@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use gantry_image::{Headroom, Image, ProgressFn, PullOptions, Reference, Store};
-use gantry_isolation::spec::Mount;
+use gantry_isolation::spec::{Ids, Mount};
 use gantry_net::{Attachment, NetError, Network, PortMap, Protocol};
 use gantry_wire::agent::{Launch, NetworkMode, PortMapping};
 use gantry_wire::ids::{ContainerId, TaskId};
@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
+use crate::ids::PrivateIds;
 use crate::inbox::Event;
 use crate::{container, volumes};
 
@@ -32,6 +33,7 @@ pub(crate) struct Made {
     pub(crate) image: Option<Image>,
     pub(crate) attachment: Option<Attachment>,
     pub(crate) mounts: Vec<Mount>,
+    pub(crate) ids: Ids,
     pull: Option<AbortHandle>,
 }
 
@@ -41,6 +43,7 @@ pub(crate) struct Provision {
     pub(crate) network: Result<Network, String>,
     pub(crate) runtime: Handle,
     pub(crate) events: mpsc::Sender<Event>,
+    ids: Arc<PrivateIds>,
     pulls: Arc<Semaphore>,
     made: BTreeMap<TaskId, Made>,
 }
@@ -49,6 +52,7 @@ impl Provision {
     pub(crate) fn new(
         store: Store,
         network: Result<Network, String>,
+        ids: PrivateIds,
         runtime: Handle,
         events: mpsc::Sender<Event>,
     ) -> Self {
@@ -57,6 +61,7 @@ impl Provision {
         Self {
             store,
             network,
+            ids: Arc::new(ids),
             runtime,
             events,
             pulls,
@@ -110,6 +115,7 @@ impl Provision {
             container: container.clone(),
             launch: launch.clone(),
             hide: hide.to_owned(),
+            ids: Arc::clone(&self.ids),
         };
         let (events, task) = (self.events.clone(), task.clone());
         self.runtime.spawn(async move {
@@ -232,6 +238,8 @@ pub(crate) struct Attached {
     /// None in host mode.
     pub(crate) attachment: Option<Attachment>,
     pub(crate) mounts: Vec<Mount>,
+    /// Whose users its processes are.
+    pub(crate) ids: Ids,
 }
 
 struct Attach {
@@ -240,6 +248,7 @@ struct Attach {
     launch: Launch,
     /// What no volume may show.
     hide: Vec<PathBuf>,
+    ids: Arc<PrivateIds>,
 }
 
 impl Attach {
@@ -247,23 +256,32 @@ impl Attach {
         container::check(&self.launch).map_err(|problem| problem.to_string())?;
         let mode = container::network_mode(&self.launch).map_err(|problem| problem.to_string())?;
         // First: nothing has to be given back when they cannot be had.
-        let mounts = self.volumes().await?;
+        let (mounts, ids) = self.volumes().await?;
         let attachment = match mode {
             NetworkMode::Host => check_host_ports(&self.launch.ports).map(|()| None),
             NetworkMode::Bridge => self.bridge().await.map(Some),
         }?;
-        Ok(Attached { attachment, mounts })
+        Ok(Attached {
+            attachment,
+            mounts,
+            ids,
+        })
     }
 
     /// Beside the loop: a file system that hangs must not hang the agent.
-    async fn volumes(&self) -> Result<Vec<Mount>, String> {
+    async fn volumes(&self) -> Result<(Vec<Mount>, Ids), String> {
         if self.launch.volumes.is_empty() {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), self.ids.of(&self.launch, &[])));
         }
-        let (launch, hide) = (self.launch.clone(), self.hide.clone());
-        let resolved = tokio::task::spawn_blocking(move || volumes::resolve(&launch, &hide)).await;
+        let (launch, hide, ids) = (self.launch.clone(), self.hide.clone(), self.ids.clone());
+        let resolve = move || {
+            let mounts = volumes::resolve(&launch, &hide)?;
+            let ids = ids.of(&launch, &mounts);
+            Ok((mounts, ids))
+        };
+        let resolved = tokio::task::spawn_blocking(resolve).await;
         let resolved = resolved.map_err(|_| "looking at the volumes failed (a bug)".to_owned())?;
-        resolved.map_err(|problem| crate::chain(&problem))
+        resolved.map_err(|problem: volumes::VolumeProblem| crate::chain(&problem))
     }
 
     async fn bridge(&self) -> Result<Attachment, String> {

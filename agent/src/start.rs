@@ -34,6 +34,7 @@ use crate::daemon::{Daemon, Parts};
 use crate::facts::Facts;
 use crate::http::images::Images;
 use crate::identity::{Identity, IdentityError};
+use crate::ids::PrivateIds;
 use crate::inbox::{EVENTS_MAX, Event};
 use crate::keeper::{KeeperError, KeeperLink};
 use crate::layout::Layout;
@@ -137,6 +138,7 @@ where
     let opened = tokio::task::spawn_blocking(move || open(&data_dir, registries)).await;
     let disk = opened.map_err(|_| StartError::Step)??;
     let mut lacks = gantry_isolation::reap::preflight();
+    let ids = PrivateIds::detect(disk.layout.root(), &mut lacks);
     let network = open_network(&disk.layout, &disk.found.checkpoints, &mut lacks).await;
 
     let resources = resources::detect(&config.resources, disk.layout.root());
@@ -167,7 +169,7 @@ where
         config,
         disk,
         held,
-        network,
+        (network, ids),
         Arc::new(facts),
         (node, listener),
         connect,
@@ -196,7 +198,7 @@ fn run<C, F, S>(
     config: Config,
     disk: OnDisk,
     held: Held,
-    network: Result<Network, String>,
+    (network, ids): (Result<Network, String>, PrivateIds),
     facts: Arc<Facts>,
     (node, listener): (NodeFacts, TcpListener),
     connect: C,
@@ -213,6 +215,7 @@ where
     let provision = Provision::new(
         disk.store.clone(),
         network.clone(),
+        ids,
         runtime.clone(),
         events.clone(),
     );

@@ -20,4 +20,4 @@ mod child;
 mod device;
 mod plan;
 mod sys;
-mod userns;
+pub mod userns;

@@ -1,17 +1,19 @@
 //! Making user namespaces: a descriptor that holds one, with its maps written.
 //!
 //! It decides how, not which numbers. The namespace is born with a child that does nothing and is
-//! killed again; the descriptor keeps the namespace. Invariant: whoever calls has one thread.
+//! killed again; the descriptor keeps the namespace. Invariant: that child does nothing that
+//! another thread of its parent could have left half done.
 
 use std::fmt;
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
-use crate::sys::{self, Cloned, clone_flags};
+use crate::sys::{self, Cloned, clone_flags, users};
 
 /// One line of `/proc/<pid>/uid_map` (`user_namespaces(7)`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,4 +110,46 @@ fn open(pid: i32) -> Result<OwnedFd, UsernsError> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     rustix::fs::open(&path, flags, Mode::empty())
         .map_err(|source| UsernsError::Open { path, source })
+}
+
+/// Every number, one step up: what a probe maps by.
+const SHIFTED: IdRange = IdRange {
+    inside: 0,
+    outside: 1 << 20,
+    count: 1 << 16,
+};
+
+/// Tells which directories of the host can be shown to a container with users of its own.
+#[derive(Debug)]
+pub struct Probe {
+    users: OwnedFd,
+}
+
+impl Probe {
+    /// Finds out whether this host makes user namespaces at all.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn new() -> std::io::Result<Self> {
+        // The child neither allocates nor takes a lock, so that other threads do no harm.
+        match make(&[SHIFTED], &[SHIFTED]) {
+            Ok(users) => Ok(Self { users }),
+            Err(UsernsError::Clone(source)) => Err(source.into()),
+            Err(UsernsError::Map { source, .. } | UsernsError::Open { source, .. }) => {
+                Err(source.into())
+            }
+        }
+    }
+
+    /// Whether `path` can be mounted with mapped ids (`mount_setattr(2)`), with all that is mounted
+    /// below when `recursive`. Blocks as long as the file system does.
+    pub fn can_map(&self, path: &Path, recursive: bool) -> bool {
+        let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        if recursive {
+            flags |= OpenTreeFlags::AT_RECURSIVE;
+        }
+        open_tree(CWD, path, flags)
+            .and_then(|view| users::map_mount_ids(view.as_fd(), self.users.as_fd(), recursive))
+            .is_ok()
+    }
 }

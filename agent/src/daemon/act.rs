@@ -78,8 +78,10 @@ impl Daemon {
             .unwrap_or_default();
         let made = self.provision.made(task);
         let (image, mounts) = (made.image.as_ref(), made.mounts.clone());
-        let spec = container::spec(view, &agent_id, image, mounts, &self.node)
+        let ids = made.ids.clone();
+        let mut spec = container::spec(view, &agent_id, image, mounts, &self.node)
             .map_err(|problem| problem.to_string())?;
+        spec.ids = ids;
         make_sandbox(&spec)?;
         let container = view.container.clone();
         self.provision.hold(task, &container)?;

@@ -204,6 +204,7 @@ impl Daemon {
                     .unwrap_or_default();
                 let made = self.provision.made(&task);
                 (made.attachment, made.mounts) = (attached.attachment, attached.mounts);
+                made.ids = attached.ids;
                 Change::Attached { task, ip }
             }
             Err(cause) => Change::AttachFailed { task, cause },
