@@ -335,6 +335,41 @@ give the streams to the user
 }
 
 #[test]
+fn a_limited_slot_and_devices_are_steps_of_their_own() {
+    let mut spec = spec(Root::Layers(vec!["/l".into()]));
+    spec.shm_bytes = Some(1 << 20);
+    let node = Node {
+        target: "/dev/deep/er/x".into(),
+        kind: rustix::fs::FileType::CharacterDevice,
+        major: 10,
+        minor: 237,
+        access: crate::spec::Access::try_from("r".to_owned()).unwrap(),
+    };
+    let slot = Slot {
+        dir: "/d/.slots/limited-2".into(),
+        fresh: true,
+        limit: Some(4096),
+    };
+    let (plan, group) = container(&host(), &spec, &slot, &[node]).unwrap();
+    let text = plan.to_string();
+    let (from, to) = (text.find("make the slot"), text.find("protect /proc"));
+    let golden = "\
+make the slot /d/.slots/limited-2 for 4096 bytes
+mount the root over /l
+mount /proc
+mount /sys
+mount /dev
+make the device /dev/deep/er/x
+";
+    assert_eq!(&text[from.unwrap()..to.unwrap()], golden);
+    let shm = c("1048576").unwrap();
+    let sized = |step: &Step| matches!(step, Step::Dev { shm: size, .. } if *size == shm);
+    assert!(plan.steps.iter().any(sized));
+    let own = |(_, setting): &(PathBuf, crate::cgroup::Setting)| setting.value == "c 10:237 r";
+    assert!(group.settings.iter().any(own));
+}
+
+#[test]
 fn what_would_mean_no_limit_or_too_much_is_refused() {
     let mut spec = spec(Root::Layers(vec!["/l".into()]));
     let kinds = [

@@ -267,3 +267,32 @@ fn a_limited_root_is_refused_where_no_quota_is_kept() {
         assert_eq!(kept, refused, "{words}");
     }
 }
+
+/// What is mounted in a directory is not the directory's, nor is what links lead to.
+#[test]
+fn counting_enters_no_mount_and_follows_no_link() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let (sandbox, outside) = (dir.path().join("sandbox"), dir.path().join("outside"));
+    for below in ["memory", "bound"] {
+        std::fs::create_dir_all(sandbox.join(below)).unwrap();
+    }
+    std::fs::create_dir(&outside).unwrap();
+    fill(&outside.join("big"), MIB);
+    fill(&sandbox.join("own"), 1 << 16);
+    std::os::unix::fs::symlink(&outside, sandbox.join("link")).unwrap();
+    std::os::unix::fs::symlink(outside.join("big"), sandbox.join("file")).unwrap();
+    let count = || Backend::Accounting.usage(&sandbox).unwrap().bytes;
+    let before = count();
+    assert!((1 << 16..MIB).contains(&before), "{before}");
+    let place = |name: &str| sandbox.join(name).to_str().unwrap().to_owned();
+    let (memory, bound) = (place("memory"), place("bound"));
+    run("mount", &["-t", "tmpfs", "none", &memory]);
+    // The same file system, so that device numbers tell nothing.
+    run("mount", &["--bind", outside.to_str().unwrap(), &bound]);
+    fill(&sandbox.join("memory/big"), MIB);
+    let during = count();
+    run("umount", &[&memory]);
+    run("umount", &[&bound]);
+    // Less at most: the two directories are covered.
+    assert!(during <= before, "{during} after {before}");
+}
