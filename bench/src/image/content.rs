@@ -250,12 +250,12 @@ impl Random {
         (0..4096).map(|_| word(self)).collect()
     }
 
-    /// Words, the frequent ones more often, and a fifth of noise: gzip makes less than half of it.
+    /// Words, the frequent ones more often, and some noise: gzip makes less than half of it.
     fn content(&mut self, words: &[Vec<u8>], size: usize) -> Vec<u8> {
         let mut content = Vec::with_capacity(size + 16);
         while content.len() < size {
             let number = self.next();
-            if number.is_multiple_of(5) {
+            if number.is_multiple_of(16) {
                 content.extend_from_slice(&self.next().to_le_bytes()[..4]);
             } else {
                 let shift = u32::try_from(number >> 8 & 7).unwrap_or(0);

@@ -26,6 +26,7 @@ use self::path::LayerPath;
 pub use self::path::PathError;
 use self::tree::Tree;
 
+mod attributes;
 pub(crate) mod meter;
 pub(crate) mod path;
 mod tree;
@@ -245,7 +246,7 @@ impl<R: io::BufRead> Unpacker<R> {
     }
 
     fn file(&mut self, path: &LayerPath, entry: &Entry) -> Result<(), UnpackError> {
-        let file = self.tree.create(path)?;
+        let file = self.tree.create(path, entry)?;
         self.tarball.input().content(path.bytes(), entry.size_bytes);
         loop {
             if self.unchecked_bytes >= SPACE_CHECK_BYTES {
@@ -265,7 +266,7 @@ impl<R: io::BufRead> Unpacker<R> {
             self.tarball.consume(written);
             self.unchecked_bytes += written as u64;
         }
-        tree::attributes(&file, entry, tree::Times::Now)
+        self.tree.complete(&file, entry)
     }
 }
 
@@ -297,5 +298,7 @@ fn failed(operation: &'static str, path: &[u8], error: rustix::io::Errno) -> Unp
     }
 }
 
+#[cfg(test)]
+mod fuzz;
 #[cfg(test)]
 mod tests;

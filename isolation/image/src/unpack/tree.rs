@@ -9,12 +9,13 @@ use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT, Uid,
-    XattrFlags, chmodat, chownat, fchmod, fchown, fsetxattr, futimens, linkat, makedev, mkdirat,
-    mknodat, openat, openat2, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Uid, XattrFlags, chmodat,
+    chownat, fchmod, fchown, fsetxattr, futimens, linkat, makedev, mkdirat, mknodat, openat,
+    openat2, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
+use super::attributes::{Fresh, attributes, both, owner, time, xattrs};
 use super::path::LayerPath;
 use super::{UnpackError, failed, refused};
 use crate::tarball::Entry;
@@ -35,13 +36,8 @@ pub(super) struct Tree {
     implied: BTreeSet<Vec<u8>>,
     implied_bytes: usize,
     replaced: bool,
-}
-
-/// Whether [`attributes`] sets the times.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Times {
-    Now,
-    Later,
+    /// What a new file has by itself.
+    fresh: Fresh,
 }
 
 fn resolve() -> ResolveFlags {
@@ -59,6 +55,7 @@ fn readable_flags() -> OFlags {
 impl Tree {
     pub(super) fn new(root: OwnedFd) -> Self {
         Self {
+            fresh: Fresh::of(&root),
             root,
             cached: None,
             times: Vec::new(),
@@ -75,7 +72,8 @@ impl Tree {
     }
 
     pub(super) fn root_attributes(&mut self, entry: &Entry) -> Result<(), UnpackError> {
-        attributes(&self.root, entry, Times::Later)?;
+        self.fresh.directory(entry);
+        attributes(&self.root, entry)?;
         self.remember(b".", entry)
     }
 
@@ -88,7 +86,8 @@ impl Tree {
         if was_hidden {
             set_opaque(&directory, path)?;
         }
-        attributes(&directory, entry, Times::Later)?;
+        self.fresh.directory(entry);
+        attributes(&directory, entry)?;
         self.implied.remove(path.bytes());
         self.remember(path.bytes(), entry)
     }
@@ -104,20 +103,40 @@ impl Tree {
         }
     }
 
-    /// A new, empty, private file.
-    pub(super) fn create(&mut self, path: &LayerPath) -> Result<OwnedFd, UnpackError> {
+    /// A new, empty file. What is missing of its attributes [`Tree::complete`] sets.
+    pub(super) fn create(
+        &mut self,
+        path: &LayerPath,
+        entry: &Entry,
+    ) -> Result<OwnedFd, UnpackError> {
+        // Set-id bits come last, when the owner is right.
+        let mode = Mode::from_raw_mode(entry.mode & 0o777);
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut made = None;
         self.make(
             path,
             |parent, name| {
-                made = Some(openat(parent, name, flags, Mode::RUSR | Mode::WUSR)?);
+                made = Some(openat(parent, name, flags, mode)?);
                 Ok(())
             },
             false,
         )?;
         made.ok_or_else(|| failed("create", path.bytes(), Errno::IO))
+    }
+
+    /// Gives a file that [`Tree::create`] made, and that is written, everything else of its entry.
+    pub(super) fn complete(&self, file: &OwnedFd, entry: &Entry) -> Result<(), UnpackError> {
+        let fail = |operation| move |error| failed(operation, &entry.path, error);
+        if !self.fresh.has_owner(entry) {
+            let (uid, gid) = owner(entry);
+            fchown(file, uid, gid).map_err(fail("chown"))?;
+        }
+        if !self.fresh.has_mode(entry) {
+            fchmod(file, Mode::from_raw_mode(entry.mode)).map_err(fail("chmod"))?;
+        }
+        xattrs(file, entry)?;
+        futimens(file, &both(time(entry))).map_err(fail("set times"))
     }
 
     pub(super) fn symlink(&mut self, path: &LayerPath, entry: &Entry) -> Result<(), UnpackError> {
@@ -407,53 +426,4 @@ fn set_opaque(directory: &OwnedFd, path: &LayerPath) -> Result<(), UnpackError> 
 
 fn is_whiteout(stat: &rustix::fs::Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
-}
-
-/// Owner, then mode (chown clears the set-id bits), then attributes (it clears those too).
-pub(super) fn attributes(file: &OwnedFd, entry: &Entry, times: Times) -> Result<(), UnpackError> {
-    let fail = |operation| move |error| failed(operation, &entry.path, error);
-    let (uid, gid) = owner(entry);
-    fchown(file, uid, gid).map_err(fail("chown"))?;
-    fchmod(file, Mode::from_raw_mode(entry.mode)).map_err(fail("chmod"))?;
-    for (name, value) in &entry.xattrs {
-        let is_user = name.starts_with(b"user.") && !name.starts_with(b"user.overlay.");
-        if !is_user && name != b"security.capability" {
-            continue;
-        }
-        match fsetxattr(file, name.as_slice(), value, XattrFlags::empty()) {
-            Ok(()) => {}
-            // The store's filesystem may not have user attributes; nothing depends on them.
-            Err(Errno::OPNOTSUPP | Errno::NOSPC | Errno::TOOBIG) if is_user => {}
-            Err(error) => return Err(failed("set an extended attribute", &entry.path, error)),
-        }
-    }
-    if times == Times::Now {
-        futimens(file, &both(time(entry))).map_err(fail("set times"))?;
-    }
-    Ok(())
-}
-
-fn owner(entry: &Entry) -> (Option<Uid>, Option<Gid>) {
-    (
-        Some(Uid::from_raw(entry.uid)),
-        Some(Gid::from_raw(entry.gid)),
-    )
-}
-
-fn time(entry: &Entry) -> Timespec {
-    Timespec {
-        tv_sec: entry.mtime_s,
-        tv_nsec: entry.mtime_ns.into(),
-    }
-}
-
-fn both(time: Timespec) -> Timestamps {
-    let omit = Timespec {
-        tv_sec: 0,
-        tv_nsec: UTIME_OMIT,
-    };
-    Timestamps {
-        last_access: omit,
-        last_modification: time,
-    }
 }
