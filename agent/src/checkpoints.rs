@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use gantry_agent_core::{Checkpoint, KeeperId, Stage};
+use gantry_agent_core::{Checkpoint, DiskExcess, KeeperId, Stage};
 use gantry_wire::agent::{Launch, StatusUpdate};
 use gantry_wire::ids::{ContainerId, TaskId};
 use gantry_wire::task::TaskState;
@@ -56,6 +56,8 @@ struct File {
     pid: u32,
     keeper: Option<KeeperId>,
     kill_grace_ms: Option<u64>,
+    #[serde(default)]
+    excess: Option<DiskExcess>,
     launch: String,
     pending: Vec<String>,
 }
@@ -148,6 +150,7 @@ fn encode(checkpoint: &Checkpoint) -> io::Result<Vec<u8>> {
         pid: checkpoint.pid,
         keeper: checkpoint.keeper,
         kill_grace_ms: checkpoint.kill_grace_ms,
+        excess: checkpoint.excess,
         launch: BASE64.encode(checkpoint.launch.encode_to_vec()),
         pending: checkpoint
             .pending
@@ -180,6 +183,7 @@ fn read(path: &Path, name: &str) -> Result<Checkpoint, ReadError> {
         pid: file.pid,
         keeper: file.keeper,
         kill_grace_ms: file.kill_grace_ms,
+        excess: file.excess,
         pending: file.pending.iter().map(update).collect::<Result<_, _>>()?,
     })
 }
@@ -204,6 +208,11 @@ mod tests {
             pid: 5,
             keeper: Some(KeeperId(u64::MAX)),
             kill_grace_ms: Some(3),
+            excess: Some(DiskExcess {
+                used_bytes: 2,
+                limit_bytes: 1,
+                uncounted: false,
+            }),
             pending: vec![StatusUpdate {
                 uuid: vec![1; 16],
                 ..StatusUpdate::default()

@@ -14,10 +14,12 @@ mod answer;
 mod hear;
 mod stop;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use gantry_agent_core::{Action, Event as Change, KeeperId, Now, Tasks};
 use gantry_wire::agent::FromAgent;
+use gantry_wire::ids::TaskId;
 use gantry_wire::time::Millis;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -65,6 +67,8 @@ pub(crate) struct Daemon {
     pub(crate) clock: Instant,
     session: Session,
     execs: Execs,
+    /// Bytes in the sandboxes of tasks that are not over, where they were looked at.
+    disk_used: BTreeMap<TaskId, u64>,
     stopping: Stopping,
     actions: Vec<Action>,
     keeper_id: KeeperId,
@@ -103,6 +107,7 @@ impl Daemon {
             clock: Instant::now(),
             session: Session::default(),
             execs: Execs::default(),
+            disk_used: BTreeMap::new(),
             stopping: Stopping::default(),
             actions: Vec::new(),
             keeper_id: parts.keeper_id,

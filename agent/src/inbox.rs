@@ -12,6 +12,7 @@ use gantry_wire::ids::{ContainerId as WireContainer, TaskId};
 use gantry_wire::task::TaskState;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::gauge::{Measured, Watched};
 use crate::provision::Attached;
 
 /// Events that may wait for the loop.
@@ -50,6 +51,8 @@ pub(crate) enum Event {
         task: TaskId,
         result: Result<Attached, String>,
     },
+    /// A limited sandbox was looked at.
+    Measured(Measured),
     /// Someone asks.
     Ask(Ask),
     /// End every task and take no new ones.
@@ -67,6 +70,8 @@ pub(crate) enum Event {
 pub(crate) enum Ask {
     /// What is going on.
     View(oneshot::Sender<View>),
+    /// The limited sandboxes of running tasks.
+    Sandboxes(oneshot::Sender<Vec<Watched>>),
     /// The task of a running container.
     Task {
         container: String,
@@ -112,6 +117,8 @@ pub(crate) struct TaskRow {
     pub(crate) state: TaskState,
     pub(crate) ip: String,
     pub(crate) pid: u32,
+    /// What its sandbox holds, where that was looked at.
+    pub(crate) disk_used_bytes: Option<u64>,
 }
 
 impl From<TaskView<'_>> for TaskRow {
@@ -123,6 +130,7 @@ impl From<TaskView<'_>> for TaskRow {
             state: view.state,
             ip: view.ip.to_owned(),
             pid: view.pid,
+            disk_used_bytes: None,
         }
     }
 }

@@ -21,6 +21,7 @@ mod durable;
 mod environment;
 mod execs;
 mod facts;
+mod gauge;
 mod http;
 mod identity;
 mod ids;

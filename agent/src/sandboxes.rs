@@ -1,5 +1,7 @@
-//! Directories of tasks: made before a task starts, kept for a while after it is over. Decides
-//! when a finished one goes: by age and by number, never one that is in use.
+//! Directories of tasks: made before a task starts, with the limit that its `disk` resource is,
+//! kept for a while after it is over. Decides when a finished one goes: by age and by number, never
+//! one that is in use. How a file system keeps a limit is `gantry_isolation::disk`'s business; what
+//! is only counted, `gauge` counts.
 //!
 //! Invariant: `finished` is ordered by the time of ending, and holds no sandbox of a live task.
 
@@ -10,6 +12,9 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use gantry_isolation::disk::{Backend, DiskError};
+use gantry_isolation::spec::{ContainerSpec, User};
+use gantry_wire::agent::Launch;
 use gantry_wire::ids::TaskId;
 
 use crate::layout::private_dir;
@@ -23,21 +28,30 @@ pub(crate) const KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 const MODE_ROOT: u32 = 0o755;
 const MODE_OTHER: u32 = 0o1777;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Sandboxes {
     finished: VecDeque<(SystemTime, PathBuf)>,
+    backend: Backend,
+}
+
+/// What the sandbox of a task may hold; None is as much as there is, as in Mesos.
+pub(crate) fn limit_bytes(launch: &Launch) -> Option<u64> {
+    let resources = launch.resources.as_ref()?;
+    Some(resources.disk_bytes).filter(|&bytes| bytes > 0)
 }
 
 /// Makes a sandbox, its parents, and `runs/latest`.
-pub(crate) fn create(sandbox: &Path, as_root: bool) -> io::Result<()> {
+pub(crate) fn create(
+    backend: Backend,
+    sandbox: &Path,
+    as_root: bool,
+    limit: Option<u64>,
+) -> io::Result<()> {
     let runs = sandbox
         .parent()
         .ok_or_else(|| io::Error::other("a sandbox has a parent"))?;
     private_dir(runs)?;
-    match fs::DirBuilder::new().mode(MODE_ROOT).create(sandbox) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
+    create_limited(backend, sandbox, limit.filter(|_| backend.refuses_writes()))?;
     let mode = if as_root { MODE_ROOT } else { MODE_OTHER };
     fs::set_permissions(sandbox, fs::Permissions::from_mode(mode))?;
     let (latest, new) = (runs.join("latest"), runs.join(".latest"));
@@ -50,7 +64,44 @@ pub(crate) fn create(sandbox: &Path, as_root: bool) -> io::Result<()> {
     fs::rename(&new, &latest)
 }
 
+/// Makes the directory itself. One that is there is of an earlier attempt to start the task: it is
+/// taken as it is, or made anew when that attempt ended before its limit was set.
+fn create_limited(backend: Backend, sandbox: &Path, limit: Option<u64>) -> io::Result<()> {
+    let Some(limit) = limit else {
+        return match fs::DirBuilder::new().mode(MODE_ROOT).create(sandbox) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(()),
+        };
+    };
+    if sandbox.symlink_metadata().is_ok() {
+        if backend.set_limit(sandbox, Some(limit)).is_ok() {
+            return Ok(());
+        }
+        backend.remove(sandbox).map_err(of_disk)?;
+    }
+    backend.make(sandbox, Some(limit)).map_err(of_disk)
+}
+
+fn of_disk(error: DiskError) -> io::Error {
+    io::Error::other(crate::chain(&error))
+}
+
 impl Sandboxes {
+    /// How limits are kept here.
+    pub(crate) fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    /// Makes the sandbox of a container that is about to start.
+    pub(crate) fn make(&self, spec: &ContainerSpec, launch: &Launch) -> Result<(), String> {
+        let Some(sandbox) = &spec.sandbox else {
+            return Ok(());
+        };
+        let as_root = spec.user == User::Root;
+        create(self.backend, sandbox, as_root, limit_bytes(launch))
+            .map_err(|error| format!("making the sandbox {}: {error}", sandbox.display()))
+    }
+
     /// Finds those on disk that are not in `live`, and the tasks they belonged to.
     pub(crate) fn scan(slaves: &Path, live: &BTreeSet<PathBuf>) -> io::Result<(Self, Vec<TaskId>)> {
         let mut finished = Vec::new();
@@ -69,9 +120,12 @@ impl Sandboxes {
             }
         }
         finished.sort();
+        let backend = Backend::detect(slaves).map_err(of_disk)?;
+        tracing::info!(?backend, "how limits on sandboxes are kept");
         Ok((
             Self {
                 finished: finished.into(),
+                backend,
             },
             over,
         ))
@@ -103,13 +157,10 @@ impl Sandboxes {
     }
 }
 
-/// Removes a sandbox and the directories above that held nothing else. Blocking. Never follows a
-/// link that a task left (std's `remove_dir_all` works on directory descriptors).
-pub(crate) fn remove(sandbox: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(sandbox) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+/// Removes a sandbox with its limit, and the directories above that held nothing else. Blocking.
+/// Never follows a link that a task left.
+pub(crate) fn remove(backend: Backend, sandbox: &Path) -> io::Result<()> {
+    backend.remove(sandbox).map_err(of_disk)?;
     let Some(runs) = sandbox.parent() else {
         return Ok(());
     };
@@ -150,6 +201,8 @@ fn below(dir: &Path, depth: usize) -> io::Result<Vec<PathBuf>> {
 mod tests {
     use super::*;
 
+    const PLAIN: Backend = Backend::Accounting;
+
     #[test]
     fn kept_by_number_and_age_and_removed_with_empty_parents() {
         let root = tempfile::tempdir().unwrap();
@@ -157,9 +210,9 @@ mod tests {
         let run =
             |task: &str, c: &str| slaves.join(format!("a/frameworks/f/executors/{task}/runs/{c}"));
         for (task, c) in [("t1", "c1"), ("t1", "c2"), ("t2", "c3")] {
-            create(&run(task, c), true).unwrap();
+            create(PLAIN, &run(task, c), true, None).unwrap();
         }
-        create(&run("t2", "c3"), false).unwrap();
+        create(PLAIN, &run("t2", "c3"), false, Some(1)).unwrap();
         let latest = fs::read_link(run("t1", "latest")).unwrap();
         assert_eq!(latest, Path::new("c2"));
         let live = BTreeSet::from([run("t2", "c3")]);
@@ -171,7 +224,7 @@ mod tests {
         for path in sandboxes.due(later) {
             fs::write(path.join("stdout"), "x").unwrap();
             std::os::unix::fs::symlink(run("t2", "c3"), path.join("link")).unwrap();
-            remove(&path).unwrap();
+            remove(PLAIN, &path).unwrap();
         }
         assert!(!slaves.join("a/frameworks/f/executors/t1").exists());
         assert!(run("t2", "c3").exists());

@@ -43,7 +43,7 @@ use crate::running::Running;
 use crate::sandboxes::Sandboxes;
 use crate::saves::Saves;
 use crate::shield::Shield;
-use crate::{durable, http, resources, session};
+use crate::{durable, gauge, http, resources, session};
 
 /// Longest `/etc/resolv.conf` that is given to containers.
 const RESOLV_CONF_MAX_BYTES: u64 = 64 * 1024;
@@ -228,6 +228,7 @@ where
         images: Arc::new(images),
         allowed_hosts: config.allowed_hosts,
     };
+    let backend = disk.sandboxes.backend();
     let daemon = Daemon::new(Parts {
         tasks: Tasks::restore(disk.found.checkpoints, disk.over),
         saves: Saves::new(disk.checkpoints),
@@ -258,6 +259,7 @@ where
     let parts = vec![
         runtime.spawn(session::run(connect, events.clone(), cancel.clone())),
         runtime.spawn(http::serve(listener, server, cancel.clone())),
+        runtime.spawn(gauge::run(backend, events.clone(), cancel.clone())),
     ];
     let (looping, network) = (Some(looping), network.ok());
     Ok(Running {

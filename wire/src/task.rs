@@ -110,6 +110,8 @@ pub enum Reason {
     ReasonAgentRestarted = 12,
     /// The definition is not valid on this node.
     ReasonTaskInvalid = 15,
+    /// Over its disk limit: killed by the agent.
+    ReasonContainerLimitationDisk = 20,
     /// Image, root, network or process could not be made.
     ReasonContainerLaunchFailed = 21,
     /// Killed before it was launched.
@@ -127,6 +129,7 @@ impl Reason {
         match self {
             Self::ReasonCommandExecutorFailed => "REASON_COMMAND_EXECUTOR_FAILED",
             Self::ReasonContainerLimitationMemory => "REASON_CONTAINER_LIMITATION_MEMORY",
+            Self::ReasonContainerLimitationDisk => "REASON_CONTAINER_LIMITATION_DISK",
             Self::ReasonAgentRestarted => "REASON_AGENT_RESTARTED",
             Self::ReasonTaskInvalid => "REASON_TASK_INVALID",
             Self::ReasonContainerLaunchFailed => "REASON_CONTAINER_LAUNCH_FAILED",

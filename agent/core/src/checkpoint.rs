@@ -5,6 +5,7 @@ use gantry_wire::agent::{Launch, StatusUpdate};
 use gantry_wire::ids::{ContainerId, TaskId};
 use gantry_wire::task::TaskState;
 
+use crate::ending::DiskExcess;
 use crate::event::KeeperId;
 
 /// How far a task had come, as far as recovery must tell apart.
@@ -44,6 +45,8 @@ pub struct Checkpoint {
     pub keeper: Option<KeeperId>,
     /// Whether a kill was asked for, and with what grace in milliseconds.
     pub kill_grace_ms: Option<u64>,
+    /// Why it is being killed, if its disk limit is why.
+    pub excess: Option<DiskExcess>,
     /// Updates without acknowledgement, oldest first.
     pub pending: Vec<StatusUpdate>,
 }

@@ -3,6 +3,8 @@
 
 use gantry_wire::task::{Reason, TaskState};
 
+const MIB: u64 = 1 << 20;
+
 /// How a container's first process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exit {
@@ -20,6 +22,32 @@ impl Exit {
             Ok(code) => code,
             Err(signal) => signal.saturating_add(128),
         }
+    }
+}
+
+/// What was found in a sandbox that holds more than its task may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DiskExcess {
+    /// Bytes that were counted.
+    pub used_bytes: u64,
+    /// Bytes that the task may use.
+    pub limit_bytes: u64,
+    /// Whether there is, or may be, more: its directories are too deep, or move about too fast,
+    /// to be counted to the end.
+    pub uncounted: bool,
+}
+
+impl DiskExcess {
+    fn words(self) -> String {
+        // Rounded so that more than the limit never reads like the limit.
+        let (used, limit) = (self.used_bytes.div_ceil(MIB), self.limit_bytes / MIB);
+        if self.uncounted {
+            return format!(
+                "used at least {used} MiB of the {limit} MiB of disk that it may use, in \
+                 directories that are too deep or move too fast to be counted"
+            );
+        }
+        format!("used {used} MiB of the {limit} MiB of disk that it may use")
     }
 }
 
@@ -43,9 +71,15 @@ impl Ending {
         }
     }
 
-    /// From an exit. `killed`: whether the coordinator had asked for the end. A success counts
-    /// even if some child ran into the memory limit.
-    pub(crate) fn of(exit: Exit, killed: bool, memory_limit_bytes: u64) -> Self {
+    /// From an exit. `killed`: whether the coordinator had asked for the end; `excess`: whether it
+    /// was killed for its disk. A success counts even if some child ran into the memory limit, or
+    /// if it came before the kill.
+    pub(crate) fn of(
+        exit: Exit,
+        killed: bool,
+        excess: Option<DiskExcess>,
+        memory_limit_bytes: u64,
+    ) -> Self {
         let words = match exit.status {
             Ok(code) => format!("Command exited with status {code}"),
             Err(signal) => format!("Command terminated with signal {}", signal_name(signal)),
@@ -55,8 +89,15 @@ impl Ending {
             (TaskState::TaskKilled, None, words)
         } else if exit.status == Ok(0) {
             (TaskState::TaskFinished, None, words)
+        } else if let Some(excess) = excess {
+            let message = format!("Disk limit exceeded: {}. {words}", excess.words());
+            (
+                TaskState::TaskFailed,
+                Some(Reason::ReasonContainerLimitationDisk),
+                message,
+            )
         } else if exit.oom_killed {
-            let mib = memory_limit_bytes / (1 << 20);
+            let mib = memory_limit_bytes / MIB;
             let message = format!("Memory limit exceeded: limited to {mib} MiB. {words}");
             (
                 TaskState::TaskFailed,
@@ -98,8 +139,17 @@ mod tests {
 
     /// State, reason, message and code of an ending, on one line.
     fn line(status: Result<i32, i32>, oom_killed: bool, killed: bool) -> String {
+        line_of(status, oom_killed, killed, None)
+    }
+
+    fn line_of(
+        status: Result<i32, i32>,
+        oom_killed: bool,
+        killed: bool,
+        excess: Option<DiskExcess>,
+    ) -> String {
         let exit = Exit { status, oom_killed };
-        let ending = Ending::of(exit, killed, 32 << 20);
+        let ending = Ending::of(exit, killed, excess, 32 << 20);
         let reason = ending.reason.map_or("-", Reason::name);
         let code = ending.exit_code.unwrap_or(-1);
         format!("{} {reason} {code} {}", ending.state.name(), ending.message)
@@ -126,6 +176,34 @@ Command terminated with signal SIGKILL";
             line(Err(15), false, true),
             line(Err(9), true, true),
             line(Err(9), true, false),
+        ];
+        assert_eq!(lines.join("\n"), table);
+    }
+    #[test]
+    fn endings_by_disk_table() {
+        let excess = |used_bytes, uncounted| {
+            Some(DiskExcess {
+                used_bytes,
+                limit_bytes: 10 << 20,
+                uncounted,
+            })
+        };
+        let table = "\
+TASK_FAILED REASON_CONTAINER_LIMITATION_DISK 137 Disk limit exceeded: used 11 MiB of the 10 MiB of \
+disk that it may use. Command terminated with signal SIGKILL
+TASK_FAILED REASON_CONTAINER_LIMITATION_DISK 137 Disk limit exceeded: used at least 2 MiB of the \
+10 MiB of disk that it may use, in directories that are too deep or move too fast to be counted. \
+Command terminated with signal SIGKILL
+TASK_FAILED REASON_CONTAINER_LIMITATION_DISK 1 Disk limit exceeded: used 12 MiB of the 10 MiB of \
+disk that it may use. Command exited with status 1
+TASK_FINISHED - 0 Command exited with status 0
+TASK_KILLED - 137 Command terminated with signal SIGKILL";
+        let lines = [
+            line_of(Err(9), false, false, excess((10 << 20) + 1, false)),
+            line_of(Err(9), false, false, excess(2 << 20, true)),
+            line_of(Ok(1), true, false, excess(12 << 20, false)),
+            line_of(Ok(0), false, false, excess(12 << 20, false)),
+            line_of(Err(9), false, true, excess(12 << 20, false)),
         ];
         assert_eq!(lines.join("\n"), table);
     }

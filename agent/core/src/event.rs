@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use gantry_wire::agent::Launch;
 use gantry_wire::ids::{ContainerId, TaskId};
 
-use crate::ending::Exit;
+use crate::ending::{DiskExcess, Exit};
 
 /// One life of a keeper; minted by the shell when it starts one, and kept on disk beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -111,6 +111,13 @@ pub enum Event {
         container: ContainerId,
         /// How.
         exit: Exit,
+    },
+    /// A running container's sandbox holds more than its task may use.
+    OverDisk {
+        /// Which.
+        container: ContainerId,
+        /// How much more.
+        excess: DiskExcess,
     },
     /// All that the keeper has, after a (re)connect.
     Listing {

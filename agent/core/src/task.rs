@@ -11,7 +11,7 @@
 //! ```
 //! A native task skips Pulling. A kill while Accepted or Pulling ends the task at once; while
 //! Attaching or Starting it takes effect with the answer; while Running it is SIGTERM, then
-//! SIGKILL after the grace, repeated. A second kill may only bring the SIGKILL forward.
+//! SIGKILL after the grace, repeated; more in the sandbox than it may use is SIGKILL at once.
 //!
 //! It deliberately does not decide what becomes of a task after a restart: see `recovery`.
 
@@ -21,13 +21,12 @@ use gantry_wire::task::{Reason, TaskState};
 
 use crate::action::{Action, Signal};
 use crate::checkpoint::{Checkpoint, Stage};
-use crate::ending::{Ending, Exit};
+use crate::ending::{DiskExcess, Ending, Exit};
 use crate::event::KeeperId;
+use crate::killing::Killing;
 use crate::moment::Turn;
 use crate::updates::Updates;
 
-/// How often SIGKILL is repeated for a container that does not end, in milliseconds.
-pub const KILL_REPEAT_MS: u64 = 5_000;
 /// Longest message of an update, in bytes.
 pub const MESSAGE_MAX_BYTES: usize = 2_048;
 
@@ -39,13 +38,6 @@ pub(crate) enum Phase {
     Starting,
     Running,
     Ended,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct KillOrder {
-    grace_ms: u64,
-    /// When SIGKILL is due next.
-    deadline_ms: u64,
 }
 
 /// What may be shown of a task.
@@ -76,7 +68,7 @@ pub(crate) struct Task {
     ip: String,
     pid: u32,
     keeper: Option<KeeperId>,
-    kill: Option<KillOrder>,
+    killing: Killing,
     updates: Updates,
 }
 
@@ -99,7 +91,7 @@ impl Task {
             ip: String::new(),
             pid: 0,
             keeper: None,
-            kill: None,
+            killing: Killing::default(),
             updates: Updates::default(),
         };
         task.report(TaskState::TaskStarting, None, "", None, turn);
@@ -110,7 +102,6 @@ impl Task {
 
     /// As it was saved. A restored task waits for the keeper's listing.
     pub(crate) fn restore(saved: Checkpoint) -> Self {
-        let kill = saved.kill_grace_ms;
         Self {
             id: saved.task,
             launch: saved.launch,
@@ -126,10 +117,7 @@ impl Task {
             ip: saved.ip,
             pid: saved.pid,
             keeper: saved.keeper,
-            kill: kill.map(|grace_ms| KillOrder {
-                grace_ms,
-                deadline_ms: u64::MAX,
-            }),
+            killing: Killing::restore(saved.kill_grace_ms, saved.excess),
             updates: Updates::restore(saved.pending),
         }
     }
@@ -150,7 +138,8 @@ impl Task {
             ip: self.ip.clone(),
             pid: self.pid,
             keeper: self.keeper,
-            kill_grace_ms: self.kill.map(|kill| kill.grace_ms),
+            kill_grace_ms: self.killing.grace_ms(),
+            excess: self.killing.excess(),
             pending: self.updates.pending().cloned().collect(),
         }
     }
@@ -181,7 +170,7 @@ impl Task {
     }
 
     pub(crate) fn killed(&self) -> bool {
-        self.kill.is_some()
+        self.killing.is_asked()
     }
 
     /// The first step that this task needs.
@@ -250,9 +239,9 @@ impl Task {
         }
         self.phase = Phase::Running;
         self.pid = pid;
-        if self.kill.is_some() {
+        if self.killed() {
             self.save(false, turn);
-            self.signal(Signal::Terminate, turn);
+            self.kill_again(turn);
         } else {
             self.report(TaskState::TaskRunning, None, "", None, turn);
             self.save(false, turn);
@@ -268,19 +257,24 @@ impl Task {
     pub(crate) fn exited(&mut self, exit: Exit, turn: &mut Turn<'_>) {
         if matches!(self.phase, Phase::Starting | Phase::Running) {
             let limit = self.launch.resources.as_ref().map_or(0, |r| r.mem_bytes);
-            self.end(&Ending::of(exit, self.killed(), limit), turn);
+            let ending = Ending::of(exit, self.killed(), self.killing.excess(), limit);
+            self.end(&ending, turn);
         }
     }
 
+    /// Its sandbox holds too much.
+    pub(crate) fn over_disk(&mut self, excess: DiskExcess, turn: &mut Turn<'_>) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        if self.killing.exceed(excess, turn.now.uptime_ms) {
+            self.save(false, turn);
+        }
+        self.tick(turn);
+    }
+
     pub(crate) fn kill(&mut self, grace_ms: u64, turn: &mut Turn<'_>) {
-        let wanted = turn.now.uptime_ms.saturating_add(grace_ms);
-        let first = self.kill.is_none();
-        let order = self.kill.get_or_insert(KillOrder {
-            grace_ms,
-            deadline_ms: wanted,
-        });
-        order.grace_ms = order.grace_ms.min(grace_ms);
-        order.deadline_ms = order.deadline_ms.min(wanted);
+        let first = self.killing.ask(grace_ms, turn.now.uptime_ms);
         match self.phase {
             Phase::Ended => {}
             Phase::Accepted => self.killed_before_start(turn),
@@ -300,11 +294,11 @@ impl Task {
         }
     }
 
-    /// After a restart: the process lives and a kill had been asked for. The grace starts anew.
+    /// The process lives, as is known now, and there may be a reason to kill it from before.
     pub(crate) fn kill_again(&mut self, turn: &mut Turn<'_>) {
-        if let Some(order) = &mut self.kill {
-            order.deadline_ms = turn.now.uptime_ms.saturating_add(order.grace_ms);
+        if self.killing.again(turn.now.uptime_ms) {
             self.signal(Signal::Terminate, turn);
+            self.tick(turn);
         }
     }
 
@@ -317,13 +311,7 @@ impl Task {
         if self.phase != Phase::Running {
             return;
         }
-        let now_ms = turn.now.uptime_ms;
-        if let Some(order) = self
-            .kill
-            .as_mut()
-            .filter(|order| order.deadline_ms <= now_ms)
-        {
-            order.deadline_ms = now_ms.saturating_add(KILL_REPEAT_MS);
+        if self.killing.take_due(turn.now.uptime_ms) {
             self.signal(Signal::Kill, turn);
         }
     }
@@ -348,9 +336,9 @@ impl Task {
     /// When a tick is wanted, if one is.
     pub(crate) fn deadline_ms(&self, connected: bool) -> Option<u64> {
         let kill = self
-            .kill
-            .filter(|_| self.phase == Phase::Running)
-            .map(|k| k.deadline_ms);
+            .killing
+            .due_ms()
+            .filter(|_| self.phase == Phase::Running);
         let retry = if connected {
             self.updates.deadline_ms()
         } else {

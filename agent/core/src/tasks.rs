@@ -97,6 +97,9 @@ impl Tasks {
                 });
             }
             Event::Exited { container, exit } => self.exited(&container, exit, turn),
+            Event::OverDisk { container, excess } => {
+                self.with_container(&container, turn, |task, turn| task.over_disk(excess, turn));
+            }
             Event::Listing { keeper, containers } => self.listing(keeper, containers, turn),
             Event::Tick => self.tick(turn),
         }

@@ -5,11 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use gantry_agent_core::{
-    Action, Checkpoint, Event, Exit, KeeperId, Now, Seen, Signal, Stage, Tasks,
+    Action, Checkpoint, DiskExcess, Event, Exit, KeeperId, Now, Seen, Signal, Stage, Tasks,
 };
 use gantry_wire::agent::{Launch, StatusUpdate};
 use gantry_wire::ids::{ContainerId, TaskId};
-use gantry_wire::task::TaskState;
+use gantry_wire::task::{Reason, TaskState};
 use gantry_wire::time::Millis;
 
 const HISTORIES: u64 = 400;
@@ -37,6 +37,7 @@ impl Random {
 struct Known {
     uuids: Vec<Vec<u8>>,
     terminal: Option<TaskState>,
+    reason: Option<i32>,
 }
 
 struct World {
@@ -263,6 +264,7 @@ impl World {
             assert_eq!(known.terminal, None, "an update after the terminal one");
             known.uuids.push(update.uuid.clone());
             known.terminal = state.is_terminal().then_some(state);
+            known.reason = update.reason;
         }
         self.events.push_back(Event::Acknowledge {
             task,
@@ -371,8 +373,25 @@ impl World {
                 let stray = self.mint();
                 self.keeper.insert(stray, Seen::Running { pid: 9 });
             }
+            17 => {
+                if let Some(container) = self.some_container() {
+                    self.over_disk(container);
+                }
+            }
             _ => self.tick(),
         }
+    }
+
+    /// What was measured may be of a container that is gone by now, or of nobody.
+    fn over_disk(&mut self, container: ContainerId) {
+        self.events.push_back(Event::OverDisk {
+            container,
+            excess: DiskExcess {
+                used_bytes: 12 << 20,
+                limit_bytes: 10 << 20,
+                uncounted: false,
+            },
+        });
     }
 
     fn tick(&mut self) {
@@ -417,7 +436,7 @@ impl World {
 
 #[test]
 fn random_histories_hold_the_invariants() {
-    let mut endings = BTreeMap::new();
+    let (mut endings, mut by_disk) = (BTreeMap::new(), 0);
     for seed in 1..=HISTORIES {
         let run = std::panic::catch_unwind(|| {
             let mut world = World::new(seed);
@@ -438,16 +457,14 @@ fn random_histories_hold_the_invariants() {
                 world.keeper
             );
             assert_eq!(world.tasks.iter().count(), 0);
-            let ended = world
-                .launches
-                .iter()
-                .map(|(id, _)| world.coordinator[id].terminal);
+            let ended = world.launches.iter().map(|(id, _)| &world.coordinator[id]);
             ended
-                .map(|state| state.expect("every task ends"))
+                .map(|known| (known.terminal.expect("every task ends"), known.reason))
                 .collect::<Vec<_>>()
         });
         let ended = run.unwrap_or_else(|_| panic!("seed {seed} failed"));
-        for state in ended {
+        for (state, reason) in ended {
+            by_disk += u32::from(reason == Some(Reason::ReasonContainerLimitationDisk as i32));
             *endings.entry(state.name()).or_insert(0_u32) += 1;
         }
     }
@@ -458,4 +475,5 @@ fn random_histories_hold_the_invariants() {
         "{endings:?}"
     );
     assert!(endings.values().all(|&n| n > 1_000), "{endings:?}");
+    assert!(by_disk > 500, "{by_disk}");
 }

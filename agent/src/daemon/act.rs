@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use gantry_agent_core::{Action, Event as Change, Signal};
 use gantry_isolation::keeper::Request;
-use gantry_isolation::spec::{ContainerId as KeeperContainer, ContainerSpec, User};
+use gantry_isolation::spec::ContainerId as KeeperContainer;
 use gantry_wire::ids::{ContainerId, TaskId};
 
 use super::{COLLECT_MS, Daemon};
@@ -82,7 +82,7 @@ impl Daemon {
         let mut spec = container::spec(view, &agent_id, image, mounts, &self.node)
             .map_err(|problem| problem.to_string())?;
         spec.ids = ids;
-        make_sandbox(&spec)?;
+        self.sandboxes.make(&spec, view.launch)?;
         let container = view.container.clone();
         self.provision.hold(task, &container)?;
         let made = self.provision.made(task);
@@ -123,6 +123,7 @@ impl Daemon {
     }
 
     fn discard(&mut self, task: &TaskId) {
+        self.disk_used.remove(task);
         if let Err(error) = self.saves.remove(task)
             && error.kind() != std::io::ErrorKind::NotFound
         {
@@ -138,9 +139,10 @@ impl Daemon {
         if due.is_empty() {
             return;
         }
+        let backend = self.sandboxes.backend();
         self.provision.runtime.spawn_blocking(move || {
             for sandbox in due {
-                if let Err(error) = sandboxes::remove(&sandbox) {
+                if let Err(error) = sandboxes::remove(backend, &sandbox) {
                     tracing::error!(?sandbox, "removing a finished sandbox: {error}");
                 }
             }
@@ -156,12 +158,4 @@ impl Daemon {
             self.collect_at_ms = 0;
         }
     }
-}
-
-fn make_sandbox(spec: &ContainerSpec) -> Result<(), String> {
-    let Some(sandbox) = &spec.sandbox else {
-        return Ok(());
-    };
-    sandboxes::create(sandbox, spec.user == User::Root)
-        .map_err(|error| format!("making the sandbox {}: {error}", sandbox.display()))
 }

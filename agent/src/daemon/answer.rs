@@ -3,17 +3,24 @@
 //! Every answer goes into a oneshot channel; nobody may be waiting any more, which is fine.
 
 use std::os::fd::AsFd as _;
+use std::path::PathBuf;
 
 use gantry_isolation::keeper::Request;
+use gantry_wire::task::TaskState;
 
 use super::Daemon;
+use crate::gauge::Watched;
 use crate::inbox::{Ask, ExecOrder, TaskRow, View};
+use crate::sandboxes;
 
 impl Daemon {
     pub(super) fn answer(&mut self, ask: Ask) {
         match ask {
             Ask::View(reply) => {
                 let _ = reply.send(self.view());
+            }
+            Ask::Sandboxes(reply) => {
+                let _ = reply.send(self.limited_sandboxes());
             }
             Ask::Task { container, reply } => {
                 let mut views = self.tasks.iter().map(|(_, view)| view);
@@ -38,11 +45,30 @@ impl Daemon {
             tasks: self
                 .tasks
                 .iter()
-                .map(|(_, view)| TaskRow::from(view))
+                .map(|(id, view)| TaskRow {
+                    disk_used_bytes: self.disk_used.get(id).copied(),
+                    ..TaskRow::from(view)
+                })
                 .collect(),
             finished_sandboxes: self.sandboxes.len(),
             execs: self.execs.len(),
         }
+    }
+
+    fn limited_sandboxes(&self) -> Vec<Watched> {
+        let running = self
+            .tasks
+            .iter()
+            .filter(|(_, view)| view.state == TaskState::TaskRunning);
+        let limited = running.filter_map(|(id, view)| {
+            Some(Watched {
+                task: id.clone(),
+                container: view.container.clone(),
+                sandbox: PathBuf::from(view.sandbox),
+                limit_bytes: sandboxes::limit_bytes(view.launch)?,
+            })
+        });
+        limited.collect()
     }
 
     fn exec(&mut self, order: ExecOrder) {

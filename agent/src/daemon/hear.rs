@@ -13,6 +13,7 @@ use gantry_wire::task::{Reason, TaskState};
 
 use super::{Daemon, KEEPER_RETRY_MS};
 use crate::checkpoints::TASK_ID_MAX_BYTES;
+use crate::gauge::Measured;
 use crate::inbox::Event;
 use crate::provision::Attached;
 
@@ -52,6 +53,7 @@ impl Daemon {
             Event::Pulling { task, message } => self.step(Change::Pulling { task, message }),
             Event::Pulled { task, result } => self.pulled(task, result),
             Event::Attached { task, result } => self.attached(task, result),
+            Event::Measured(measured) => self.measured(measured),
             Event::Ask(ask) => self.answer(ask),
             Event::StopTasks => self.stop_tasks(),
             Event::Finish { stop_keeper, reply } => self.finish(stop_keeper, reply),
@@ -210,6 +212,18 @@ impl Daemon {
             Err(cause) => Change::AttachFailed { task, cause },
         };
         self.step(change);
+    }
+
+    fn measured(&mut self, measured: Measured) {
+        let task = self.tasks.get(&measured.task);
+        if task.is_none_or(|task| *task.container != measured.container) {
+            return;
+        }
+        self.disk_used.insert(measured.task, measured.used_bytes);
+        if let Some(excess) = measured.excess {
+            let container = measured.container;
+            self.step(Change::OverDisk { container, excess });
+        }
     }
 
     fn keeper_said(&mut self, event: keeper::Event) {

@@ -95,6 +95,7 @@ fn problem(errno: Errno, path: &SandboxPath) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gantry_isolation::disk::Backend;
     use std::io::Read as _;
     use std::os::unix::fs::symlink;
 
@@ -102,7 +103,7 @@ mod tests {
     fn nothing_in_a_sandbox_leads_out_or_blocks() {
         let root = tempfile::tempdir().unwrap();
         let sandbox = root.path().join("a/frameworks/f/executors/t/runs/c");
-        crate::sandboxes::create(&sandbox, true).unwrap();
+        crate::sandboxes::create(Backend::Accounting, &sandbox, true, None).unwrap();
         std::fs::write(root.path().join("secret"), "secret").unwrap();
         std::fs::write(sandbox.join("stdout"), "out").unwrap();
         std::fs::create_dir(sandbox.join("dir")).unwrap();

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use super::Server;
 use super::problem::Problem;
 use crate::inbox::{Ask, Event, TaskRow, View};
+use crate::sandboxes;
 
 /// Asks the loop for a snapshot.
 pub(super) async fn view(server: &Server) -> Result<View, Problem> {
@@ -93,7 +94,7 @@ fn executor(task: &TaskRow, agent_id: Option<&str>) -> Value {
             "network_infos": network,
         },
     });
-    let row = json!({
+    let mut row = json!({
         "id": launch.task_id,
         "name": launch.name,
         "framework_id": launch.framework_id,
@@ -104,6 +105,13 @@ fn executor(task: &TaskRow, agent_id: Option<&str>) -> Value {
         "labels": labels,
         "statuses": [status],
     });
+    if let Some(limit_bytes) = sandboxes::limit_bytes(launch) {
+        let mut statistics = json!({"disk_limit_bytes": limit_bytes});
+        if let Some(used_bytes) = task.disk_used_bytes {
+            statistics["disk_used_bytes"] = json!(used_bytes);
+        }
+        row["statistics"] = statistics;
+    }
     let ended = task.state.is_terminal();
     json!({
         "id": launch.task_id,

@@ -49,6 +49,7 @@ pub(crate) fn main(args: &[String]) -> ExitCode {
 /// A node: a data directory, a coordinator beside it, and perhaps a running agent.
 pub(crate) struct Node {
     dir: tempfile::TempDir,
+    data: PathBuf,
     pub(crate) coordinator: Coordinator,
     agent: Option<Child>,
     registers: usize,
@@ -58,9 +59,21 @@ impl Node {
     /// A fresh one with its agent registered.
     pub(crate) async fn start() -> Self {
         let dir = tempfile::Builder::new().prefix("ga-").tempdir().unwrap();
+        let data = dir.path().join("agent");
+        Self::start_in(dir, data).await
+    }
+
+    /// A fresh one whose data directory is elsewhere.
+    pub(crate) async fn start_on(data: PathBuf) -> Self {
+        let dir = tempfile::Builder::new().prefix("ga-").tempdir().unwrap();
+        Self::start_in(dir, data).await
+    }
+
+    async fn start_in(dir: tempfile::TempDir, data: PathBuf) -> Self {
         let coordinator = Coordinator::listen(dir.path());
         let mut node = Self {
             dir,
+            data,
             coordinator,
             agent: None,
             registers: 0,
@@ -70,7 +83,7 @@ impl Node {
     }
 
     pub(crate) fn data(&self) -> PathBuf {
-        self.dir.path().join("agent")
+        self.data.clone()
     }
 
     /// A directory of the host's beside the agent's.

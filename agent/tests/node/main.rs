@@ -8,6 +8,7 @@
 mod agent;
 mod bridge;
 mod coordinator;
+mod disk;
 mod exec;
 mod image;
 mod life;
@@ -48,6 +49,14 @@ const TESTS: &[Test] = &[
     (
         "survival::kill_9_at_random_moments",
         survival::kill_9_at_random_moments,
+    ),
+    (
+        "disk::what_is_over_is_ended_by_counting",
+        disk::what_is_over_is_ended_by_counting,
+    ),
+    (
+        "disk::the_kernel_refuses_what_is_too_much",
+        disk::the_kernel_refuses_what_is_too_much,
     ),
     (
         "exec::output_status_and_refusals",

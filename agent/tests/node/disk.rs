@@ -1,0 +1,186 @@
+//! Limits on sandboxes: counted where the file system keeps none, kept by the kernel on a btrfs of
+//! the test's own.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use gantry_isolation::disk::Backend;
+use gantry_wire::agent::Launch;
+use gantry_wire::task::{Reason, TaskState};
+use serde_json::Value;
+
+use crate::agent::{Node, run};
+use crate::coordinator::{shell, state};
+
+const MIB: u64 = 1 << 20;
+/// What a task says in Mesos's words when it is over.
+const OVER: Option<i32> = Some(Reason::ReasonContainerLimitationDisk as i32);
+
+fn with_disk(task: &str, command: &str, disk_bytes: u64) -> Launch {
+    let mut launch = shell(task, command);
+    launch.resources.as_mut().unwrap().disk_bytes = disk_bytes;
+    launch
+}
+
+/// The `statistics` of a task in the agent's `/state`.
+async fn statistics(node: &Node, task: &str) -> Value {
+    let answer = reqwest::get(node.url("/state")).await.unwrap();
+    let state: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+    let executors = state["frameworks"][0]["executors"].as_array().unwrap();
+    let found = executors.iter().find(|executor| executor["id"] == task);
+    found.unwrap()["tasks"][0]["statistics"].clone()
+}
+
+pub(crate) fn what_is_over_is_ended_by_counting() {
+    run(async {
+        let mut node = Node::start().await;
+        let c = node.coordinator.clone();
+        let write = "head -c 12582912 /dev/zero > file; sleep 1000";
+        c.launch(with_disk("greedy", write, 10 * MIB));
+        c.launch(with_disk("modest", write, 20 * MIB));
+        c.launch(with_disk("free", write, 0));
+        let wait = "while [ ! -e go ]; do sleep 0.1; done; ";
+        c.launch(with_disk("later", &format!("{wait}{write}"), 10 * MIB));
+        let end = c.terminal("greedy").await;
+        assert_eq!((state(&end), end.reason), (TaskState::TaskFailed, OVER));
+        let words = "of the 10 MiB of disk that it may use. Command terminated with signal SIGKILL";
+        assert!(end.message.contains(words), "{}", end.message);
+
+        let later = c.update("later", TaskState::TaskRunning).await;
+        node.kill_9();
+        node.start_agent().await;
+        std::fs::write(Path::new(&later.sandbox).join("go"), "").unwrap();
+        let end = c.terminal("later").await;
+        assert_eq!((state(&end), end.reason), (TaskState::TaskFailed, OVER));
+
+        // Those that are not over were looked at, too.
+        let mut used = Value::Null;
+        while used.is_null() {
+            let statistics = statistics(&node, "modest").await;
+            assert_eq!(statistics["disk_limit_bytes"], 20 * MIB);
+            used = statistics["disk_used_bytes"].clone();
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        let used = used.as_u64().unwrap();
+        assert!((12 * MIB..13 * MIB).contains(&used), "{used}");
+        assert_eq!(statistics(&node, "free").await, Value::Null);
+        for task in ["modest", "free"] {
+            let states = c.states(task);
+            assert_eq!(states.last(), Some(&TaskState::TaskRunning), "{task}");
+        }
+    });
+}
+
+/// A file system in a file, mounted while this lives, with quotas.
+struct Btrfs {
+    dir: tempfile::TempDir,
+}
+
+impl Btrfs {
+    fn new() -> Self {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let made = Self { dir };
+        let (image, mount) = (made.dir.path().join("image"), made.path());
+        let file = std::fs::File::create(&image).unwrap();
+        file.set_len(512 * MIB).unwrap();
+        std::fs::create_dir(&mount).unwrap();
+        let image = image.to_str().unwrap();
+        command("mkfs.btrfs", &["-q", image]);
+        command("mount", &["-o", "loop", image, mount.to_str().unwrap()]);
+        Backend::enable(&mount).unwrap();
+        made
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("mount")
+    }
+
+    /// Quota groups but that of the file system's root, and subvolumes.
+    fn left(&self) -> Vec<String> {
+        let path = self.path();
+        let path = path.to_str().unwrap();
+        command("btrfs", &["filesystem", "sync", path]);
+        let groups = command("btrfs", &["qgroup", "show", "--raw", path]);
+        let groups = groups.lines().filter_map(|line| line.split(' ').next());
+        let groups = groups
+            .filter(|group| group.starts_with(|c: char| c.is_ascii_digit()) && *group != "0/5");
+        let subvolumes = command("btrfs", &["subvolume", "list", path]);
+        let all = groups.chain(subvolumes.lines());
+        all.map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Btrfs {
+    fn drop(&mut self) {
+        // What cannot be unmounted stays, and the assertion that failed says more.
+        let _ = Command::new("umount").arg("-l").arg(self.path()).status();
+    }
+}
+
+fn command(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    let fine = output.status.success();
+    assert!(fine, "{program} {arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+pub(crate) fn the_kernel_refuses_what_is_too_much() {
+    run(async {
+        let btrfs = Btrfs::new();
+        let mut node = Node::start_on(btrfs.path().join("agent")).await;
+        let c = node.coordinator.clone();
+        // Its own output could not be written while the sandbox is full; deleting makes room once
+        // the file system has committed.
+        let script = "why=$(head -c 67108864 /dev/zero 2>&1 >big); rm big; sync\n\
+                      until echo \"$why\" >note; do sync; sleep 0.1; done 2>/dev/null\n\
+                      sleep 1000";
+        c.launch(with_disk("full", script, 32 * MIB));
+        c.launch(with_disk(
+            "free",
+            "head -c 67108864 /dev/zero >big; exit 0",
+            0,
+        ));
+        let end = c.terminal("free").await;
+        assert_eq!(state(&end), TaskState::TaskFinished, "{}", end.message);
+        let full = c.update("full", TaskState::TaskRunning).await;
+        let sandbox = PathBuf::from(&full.sandbox);
+        let note = c.until("the task's note", |_| {
+            let text = std::fs::read_to_string(sandbox.join("note")).ok()?;
+            Some(text).filter(|text| !text.is_empty())
+        });
+        let note = note.await;
+        assert!(note.contains("Disk quota exceeded"), "{note}");
+        assert!(!btrfs.left().is_empty());
+        assert_eq!(c.states("full").last(), Some(&TaskState::TaskRunning));
+        c.kill("full", 0);
+        assert_eq!(state(&c.terminal("full").await), TaskState::TaskKilled);
+        let checkpoints = node.data().join("tasks");
+        c.until("the checkpoints to go", |_| {
+            let left = std::fs::read_dir(&checkpoints).ok()?.count();
+            (left == 0).then_some(())
+        })
+        .await;
+
+        // Old ones are removed by the next life, by what they are on disk.
+        node.kill_9();
+        let old = ["-d", "10 days ago", &full.sandbox, &end.sandbox];
+        command("touch", &old);
+        node.start_agent().await;
+        c.until("both sandboxes to go", |_| {
+            let gone = |path: &str| !Path::new(path).exists();
+            (gone(&full.sandbox) && gone(&end.sandbox)).then_some(())
+        })
+        .await;
+        c.until("nothing to be left", |_| {
+            // The kernel is busy for a while with what was deleted; then the next one that is
+            // removed takes its group along, but the last one's may stay.
+            let last = btrfs.path().join("last");
+            let backend = Backend::detect(&btrfs.path()).unwrap();
+            backend.make(&last, Some(MIB)).unwrap();
+            backend.remove(&last).unwrap();
+            let left = btrfs.left();
+            (left.len() <= 1 && left.iter().all(|line| line.starts_with("71/"))).then_some(())
+        })
+        .await;
+    });
+}
