@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use gantry_agent_core::{Checkpoint, DiskExcess, KeeperId, Stage};
+use gantry_agent_core::{Checkpoint, DiskExcess, GpuName, KeeperId, Stage};
 use gantry_wire::agent::{Launch, StatusUpdate};
 use gantry_wire::ids::{ContainerId, TaskId};
 use gantry_wire::task::TaskState;
@@ -53,6 +53,8 @@ struct File {
     stage: Stage,
     state: TaskState,
     ip: String,
+    #[serde(default)]
+    gpus: Vec<GpuName>,
     pid: u32,
     keeper: Option<KeeperId>,
     kill_grace_ms: Option<u64>,
@@ -147,6 +149,7 @@ fn encode(checkpoint: &Checkpoint) -> io::Result<Vec<u8>> {
         stage: checkpoint.stage,
         state: checkpoint.state,
         ip: checkpoint.ip.clone(),
+        gpus: checkpoint.gpus.clone(),
         pid: checkpoint.pid,
         keeper: checkpoint.keeper,
         kill_grace_ms: checkpoint.kill_grace_ms,
@@ -180,6 +183,7 @@ fn read(path: &Path, name: &str) -> Result<Checkpoint, ReadError> {
         stage: file.stage,
         state: file.state,
         ip: file.ip,
+        gpus: file.gpus,
         pid: file.pid,
         keeper: file.keeper,
         kill_grace_ms: file.kill_grace_ms,
@@ -205,6 +209,7 @@ mod tests {
             stage: Stage::Running,
             state: TaskState::TaskRunning,
             ip: "10.0.0.2".into(),
+            gpus: vec![GpuName::new("nvidia1")],
             pid: 5,
             keeper: Some(KeeperId(u64::MAX)),
             kill_grace_ms: Some(3),

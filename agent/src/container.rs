@@ -8,9 +8,10 @@ use std::path::PathBuf;
 
 use gantry_agent_core::TaskView;
 use gantry_image::Image;
+use gantry_isolation::gpu::Gpu;
 use gantry_isolation::spec::{
-    ContainerId, ContainerSpec, Files, Limits, Mount, Network, Output, Root, SANDBOX_TARGET,
-    SpecError, User,
+    ContainerId, ContainerSpec, Device, Files, Ids, Limits, Mount, Network, Output, Root,
+    SANDBOX_TARGET, SpecError, User,
 };
 use gantry_wire::agent::{Launch, NetworkMode};
 
@@ -43,8 +44,19 @@ pub(crate) struct NodeFacts {
     pub(crate) host_ip: Option<IpAddr>,
     /// The node's own name.
     pub(crate) node_name: String,
+    /// The graphics processors of the node, as they were when the agent started.
+    pub(crate) gpus: Vec<Gpu>,
     /// The node's `/etc/resolv.conf`.
     pub(crate) resolv_conf: Option<String>,
+}
+
+/// What of the node a container is given.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Given {
+    /// Whose users its processes are.
+    pub(crate) ids: Ids,
+    pub(crate) mounts: Vec<Mount>,
+    pub(crate) devices: Vec<Device>,
 }
 
 /// Why a launch cannot become a container.
@@ -76,12 +88,12 @@ pub(crate) fn check(launch: &Launch) -> Result<(), SpecProblem> {
     Ok(volumes::check(launch)?)
 }
 
-/// The container of a task; `image` is there when the launch names one, `mounts` are its volumes.
+/// The container of a task; `image` is there when the launch names one, `given` are its volumes and GPUs.
 pub(crate) fn spec(
     task: TaskView<'_>,
     agent_id: &str,
     image: Option<&Image>,
-    mounts: Vec<Mount>,
+    given: Given,
     node: &NodeFacts,
 ) -> Result<ContainerSpec, SpecProblem> {
     let launch = task.launch;
@@ -105,7 +117,7 @@ pub(crate) fn spec(
     };
     spec.hostname = (!bridged).then(|| node.node_name.clone());
     spec.limits = limits(launch);
-    spec.mounts = mounts;
+    (spec.ids, spec.mounts, spec.devices) = (given.ids, given.mounts, given.devices);
     spec.files = files(task, bridged, image.is_some(), node);
     spec.output = Output::Files {
         dir: PathBuf::from(task.sandbox),
@@ -130,7 +142,7 @@ pub(crate) fn inside(
     node: &NodeFacts,
 ) -> Inside {
     Inside {
-        env: environment::of(task, agent_id, image, node.host_ip),
+        env: environment::of(task, agent_id, image, node.host_ip, &node.gpus),
         cwd: working_dir(task.launch, image),
         user: user(task.launch, image),
     }

@@ -6,7 +6,10 @@ use std::net::IpAddr;
 
 use gantry_agent_core::TaskView;
 use gantry_image::Image;
+use gantry_isolation::gpu::Gpu;
 use gantry_isolation::spec::SANDBOX_TARGET;
+
+use crate::gpus;
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -15,6 +18,7 @@ pub(crate) fn of(
     agent_id: &str,
     image: Option<&Image>,
     host_ip: Option<IpAddr>,
+    node_gpus: &[Gpu],
 ) -> Vec<(String, String)> {
     let launch = task.launch;
     let mut env = BTreeMap::from([("PATH".to_owned(), PATH.to_owned())]);
@@ -40,6 +44,9 @@ pub(crate) fn of(
         ("MESOS_DIRECTORY", SANDBOX_TARGET),
     ] {
         env.insert(name.to_owned(), value.to_owned());
+    }
+    if let Some(visible) = gpus::visible(task.gpus, node_gpus) {
+        env.insert("NVIDIA_VISIBLE_DEVICES".to_owned(), visible);
     }
     env.extend(launch.env.clone());
     env.into_iter().collect()
@@ -71,9 +78,10 @@ mod tests {
             sandbox: "/s",
             state: TaskState::TaskStarting,
             ip: "",
+            gpus: &[],
             pid: 0,
         };
-        let env: BTreeMap<_, _> = of(view, "a", None, "10.1.0.1".parse().ok())
+        let env: BTreeMap<_, _> = of(view, "a", None, "10.1.0.1".parse().ok(), &[])
             .into_iter()
             .collect();
         for (name, value) in scheduler.into_iter().chain([

@@ -3,7 +3,7 @@
 
 use std::os::fd::OwnedFd;
 
-use gantry_agent_core::TaskView;
+use gantry_agent_core::{GpuName, TaskView};
 use gantry_image::Image;
 use gantry_isolation::keeper;
 use gantry_isolation::spec::{ContainerId, ExitStatus};
@@ -116,6 +116,7 @@ pub(crate) struct TaskRow {
     pub(crate) sandbox: String,
     pub(crate) state: TaskState,
     pub(crate) ip: String,
+    pub(crate) gpus: Vec<GpuName>,
     pub(crate) pid: u32,
     /// What its sandbox holds, where that was looked at.
     pub(crate) disk_used_bytes: Option<u64>,
@@ -129,6 +130,7 @@ impl From<TaskView<'_>> for TaskRow {
             sandbox: view.sandbox.to_owned(),
             state: view.state,
             ip: view.ip.to_owned(),
+            gpus: view.gpus.to_vec(),
             pid: view.pid,
             disk_used_bytes: None,
         }
@@ -143,6 +145,7 @@ impl TaskRow {
             sandbox: &self.sandbox,
             state: self.state,
             ip: &self.ip,
+            gpus: &self.gpus,
             pid: self.pid,
         }
     }

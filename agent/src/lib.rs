@@ -22,6 +22,7 @@ mod environment;
 mod execs;
 mod facts;
 mod gauge;
+mod gpus;
 mod http;
 mod identity;
 mod ids;

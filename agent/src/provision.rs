@@ -5,12 +5,12 @@
 //! holds only tasks that are neither running under a keeper nor over.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use gantry_agent_core::{GpuName, TaskView};
 use gantry_image::{Headroom, Image, ProgressFn, PullOptions, Reference, Store};
-use gantry_isolation::spec::{Ids, Mount};
 use gantry_net::{Attachment, NetError, Network, PortMap, Protocol};
 use gantry_wire::agent::{Launch, NetworkMode, PortMapping};
 use gantry_wire::ids::{ContainerId, TaskId};
@@ -18,9 +18,10 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
+use crate::container::Given;
 use crate::ids::PrivateIds;
 use crate::inbox::Event;
-use crate::{container, volumes};
+use crate::{container, gpus, volumes};
 
 /// Images pulled at the same time; the store shares downloads of equal layers.
 const PULLS_MAX: usize = 4;
@@ -32,8 +33,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(2);
 pub(crate) struct Made {
     pub(crate) image: Option<Image>,
     pub(crate) attachment: Option<Attachment>,
-    pub(crate) mounts: Vec<Mount>,
-    pub(crate) ids: Ids,
+    pub(crate) given: Given,
     pull: Option<AbortHandle>,
 }
 
@@ -101,19 +101,14 @@ impl Provision {
     }
 
     /// Gives a task its volumes and its network. Answer: [`Event::Attached`].
-    pub(crate) fn attach(
-        &mut self,
-        task: &TaskId,
-        container: &ContainerId,
-        launch: &Launch,
-        hide: &[PathBuf],
-    ) {
+    pub(crate) fn attach(&mut self, task: &TaskId, view: TaskView<'_>, hide: &[PathBuf]) {
         // What an earlier attempt made goes first: its namespace dies with the descriptor.
         self.made(task).attachment = None;
         let job = Attach {
             network: self.network.clone(),
-            container: container.clone(),
-            launch: launch.clone(),
+            container: view.container.clone(),
+            launch: view.launch.clone(),
+            gpus: view.gpus.to_vec(),
             hide: hide.to_owned(),
             ids: Arc::clone(&self.ids),
         };
@@ -237,15 +232,14 @@ async fn pull(
 pub(crate) struct Attached {
     /// None in host mode.
     pub(crate) attachment: Option<Attachment>,
-    pub(crate) mounts: Vec<Mount>,
-    /// Whose users its processes are.
-    pub(crate) ids: Ids,
+    pub(crate) given: Given,
 }
 
 struct Attach {
     network: Result<Network, String>,
     container: ContainerId,
     launch: Launch,
+    gpus: Vec<GpuName>,
     /// What no volume may show.
     hide: Vec<PathBuf>,
     ids: Arc<PrivateIds>,
@@ -256,32 +250,34 @@ impl Attach {
         container::check(&self.launch).map_err(|problem| problem.to_string())?;
         let mode = container::network_mode(&self.launch).map_err(|problem| problem.to_string())?;
         // First: nothing has to be given back when they cannot be had.
-        let (mounts, ids) = self.volumes().await?;
+        let given = self.given().await?;
         let attachment = match mode {
             NetworkMode::Host => check_host_ports(&self.launch.ports).map(|()| None),
             NetworkMode::Bridge => self.bridge().await.map(Some),
         }?;
-        Ok(Attached {
-            attachment,
-            mounts,
-            ids,
-        })
+        Ok(Attached { attachment, given })
     }
 
     /// Beside the loop: a file system that hangs must not hang the agent.
-    async fn volumes(&self) -> Result<(Vec<Mount>, Ids), String> {
-        if self.launch.volumes.is_empty() {
-            return Ok((Vec::new(), self.ids.of(&self.launch, &[])));
+    async fn given(&self) -> Result<Given, String> {
+        if self.launch.volumes.is_empty() && self.gpus.is_empty() {
+            return Ok(Given {
+                ids: self.ids.of(&self.launch, &[]),
+                ..Given::default()
+            });
         }
-        let (launch, hide, ids) = (self.launch.clone(), self.hide.clone(), self.ids.clone());
-        let resolve = move || {
-            let mounts = volumes::resolve(&launch, &hide)?;
-            let ids = ids.of(&launch, &mounts);
-            Ok((mounts, ids))
+        let (launch, gpus) = (self.launch.clone(), self.gpus.clone());
+        let (hide, ids) = (self.hide.clone(), self.ids.clone());
+        let look = move || {
+            let mounts = volumes::resolve(&launch, &hide).map_err(|why| crate::chain(&why))?;
+            let mut given = gpus::given(Path::new("/"), &gpus, !launch.image.is_empty())
+                .map_err(|why| why.to_string())?;
+            given.mounts.extend(mounts);
+            given.ids = ids.of(&launch, &given.mounts);
+            Ok(given)
         };
-        let resolved = tokio::task::spawn_blocking(resolve).await;
-        let resolved = resolved.map_err(|_| "looking at the volumes failed (a bug)".to_owned())?;
-        resolved.map_err(|problem: volumes::VolumeProblem| crate::chain(&problem))
+        let looked = tokio::task::spawn_blocking(look).await;
+        looked.map_err(|_| "looking at volumes and GPUs failed (a bug)".to_owned())?
     }
 
     async fn bridge(&self) -> Result<Attachment, String> {

@@ -18,8 +18,8 @@ const PORTS: PortRange = PortRange {
 const MEM_RESERVE_BYTES: u64 = 1 << 30;
 const DISK_RESERVE_BYTES: u64 = 5 << 30;
 
-/// Detects what was not told.
-pub(crate) fn detect(told: &Overrides, data_dir: &Path) -> io::Result<Resources> {
+/// Detects what was not told; `gpus` are there.
+pub(crate) fn detect(told: &Overrides, data_dir: &Path, gpus: u64) -> io::Result<Resources> {
     Ok(Resources {
         cpus: told.cpus.map_or_else(cpus, Ok)?,
         mem: match told.mem {
@@ -30,7 +30,7 @@ pub(crate) fn detect(told: &Overrides, data_dir: &Path) -> io::Result<Resources>
             Some(disk) => disk,
             None => Bytes(without_reserve(total_disk(data_dir)?, DISK_RESERVE_BYTES)),
         },
-        gpus: 0,
+        gpus,
         ports: told
             .ports
             .clone()
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn detects_or_takes_what_it_is_told() {
         let dir = tempfile::tempdir().unwrap();
-        let found = detect(&Overrides::default(), dir.path()).unwrap();
+        let found = detect(&Overrides::default(), dir.path(), 0).unwrap();
         assert!(found.cpus.0 >= 1_000 && found.mem.0 > 0 && found.disk.0 > 0);
         assert_eq!(found.ports.to_string(), "[31000-32000]");
         let told = Overrides {
@@ -87,7 +87,7 @@ mod tests {
             disk: Some(Bytes(7)),
             ports: Some(PortRanges::new([PortRange { begin: 1, end: 2 }])),
         };
-        let found = detect(&told, dir.path()).unwrap();
+        let found = detect(&told, dir.path(), 3).unwrap();
         assert_eq!(
             (found.cpus.0, found.mem.0, found.disk.0, found.ports.len()),
             (5, 6, 7, 2)

@@ -16,6 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use gantry_agent_core::{Checkpoint, KeeperId, Stage, Tasks};
 use gantry_image::{RegistryConfig, Store, StoreConfig};
+use gantry_isolation::gpu::{self, Gpu};
 use gantry_net::{Known, Network, NetworkConfig, PortMap, Severity};
 use gantry_wire::agent::NetworkMode;
 use gantry_wire::time::Millis;
@@ -43,7 +44,7 @@ use crate::running::Running;
 use crate::sandboxes::Sandboxes;
 use crate::saves::Saves;
 use crate::shield::Shield;
-use crate::{durable, gauge, http, resources, session};
+use crate::{durable, gauge, gpus, http, resources, session};
 
 /// Longest `/etc/resolv.conf` that is given to containers.
 const RESOLV_CONF_MAX_BYTES: u64 = 64 * 1024;
@@ -141,7 +142,9 @@ where
     let ids = PrivateIds::detect(disk.layout.root(), &mut lacks);
     let network = open_network(&disk.layout, &disk.found.checkpoints, &mut lacks).await;
 
-    let resources = resources::detect(&config.resources, disk.layout.root());
+    let gpus = gpu::detect(Path::new("/"));
+    let count = gpus.len() as u64;
+    let resources = resources::detect(&config.resources, disk.layout.root(), count);
     let resources = resources.map_err(StartError::Resources)?;
     let address = config.http;
     let listener = TcpListener::bind(address).await;
@@ -156,11 +159,8 @@ where
     let hostname = config.hostname.clone();
     let hostname = hostname.or_else(|| gateway.map(|ip| ip.to_string()));
     let hostname = hostname.unwrap_or_else(|| config.http.ip().to_string());
-    let node = node_facts(
-        &config,
-        &disk.layout,
-        gateway.or_else(|| hostname.parse().ok()),
-    );
+    let host_ip = gateway.or_else(|| hostname.parse().ok());
+    let node = node_facts(&config, &disk.layout, host_ip, gpus);
     let held = hold_keeper(&config, &disk.layout, address.port())?;
     lacks.extend(held.keeper.exposed.clone());
     let attributes = config.attributes.clone();
@@ -230,7 +230,7 @@ where
     };
     let backend = disk.sandboxes.backend();
     let daemon = Daemon::new(Parts {
-        tasks: Tasks::restore(disk.found.checkpoints, disk.over),
+        tasks: Tasks::restore(disk.found.checkpoints, disk.over).with_gpus(gpus::names(&node.gpus)),
         saves: Saves::new(disk.checkpoints),
         keeper: held.keeper,
         keeper_id: held.id,
@@ -361,7 +361,12 @@ fn known(saved: &Checkpoint) -> Option<Known> {
     })
 }
 
-fn node_facts(config: &Config, layout: &Layout, host_ip: Option<IpAddr>) -> NodeFacts {
+fn node_facts(
+    config: &Config,
+    layout: &Layout,
+    host_ip: Option<IpAddr>,
+    gpus: Vec<Gpu>,
+) -> NodeFacts {
     let mut hide = vec![layout.root().to_owned()];
     hide.extend(config.hide.iter().filter_map(|dir| dir.canonicalize().ok()));
     let resolv_conf = durable::read_bounded(Path::new("/etc/resolv.conf"), RESOLV_CONF_MAX_BYTES);
@@ -369,6 +374,7 @@ fn node_facts(config: &Config, layout: &Layout, host_ip: Option<IpAddr>) -> Node
         containers: layout.containers(),
         hide,
         host_ip,
+        gpus,
         node_name: rustix::system::uname()
             .nodename()
             .to_string_lossy()

@@ -7,6 +7,7 @@ use gantry_wire::task::TaskState;
 
 use crate::ending::DiskExcess;
 use crate::event::KeeperId;
+use crate::gpus::GpuName;
 
 /// How far a task had come, as far as recovery must tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -39,6 +40,8 @@ pub struct Checkpoint {
     pub state: TaskState,
     /// Its own address, or empty.
     pub ip: String,
+    /// The processors that are its own until it is over.
+    pub gpus: Vec<GpuName>,
     /// Its first process, or 0.
     pub pid: u32,
     /// The keeper that may have been asked to start it.

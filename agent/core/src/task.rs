@@ -23,6 +23,7 @@ use crate::action::{Action, Signal};
 use crate::checkpoint::{Checkpoint, Stage};
 use crate::ending::{DiskExcess, Ending, Exit};
 use crate::event::KeeperId;
+use crate::gpus::GpuName;
 use crate::killing::Killing;
 use crate::moment::Turn;
 use crate::updates::Updates;
@@ -53,6 +54,8 @@ pub struct TaskView<'a> {
     pub state: TaskState,
     /// Its own address, or empty.
     pub ip: &'a str,
+    /// The processors that are its own.
+    pub gpus: &'a [GpuName],
     /// Its first process, or 0.
     pub pid: u32,
 }
@@ -66,6 +69,7 @@ pub(crate) struct Task {
     pub(crate) phase: Phase,
     state: TaskState,
     ip: String,
+    gpus: Vec<GpuName>,
     pid: u32,
     keeper: Option<KeeperId>,
     killing: Killing,
@@ -73,14 +77,20 @@ pub(crate) struct Task {
 }
 
 impl Task {
-    /// Accepts a launch: STARTING is saved and queued, then the first step is asked for.
+    /// Accepts a launch: STARTING is saved and queued, then the first step is asked for. Without
+    /// the processors that it needs it fails at once.
     pub(crate) fn accept(
         id: TaskId,
         launch: Launch,
         container: ContainerId,
         sandbox: String,
+        gpus: Result<Vec<GpuName>, String>,
         turn: &mut Turn<'_>,
     ) -> Self {
+        let (gpus, missing) = match gpus {
+            Ok(gpus) => (gpus, None),
+            Err(cause) => (Vec::new(), Some(cause)),
+        };
         let mut task = Self {
             id,
             launch,
@@ -89,6 +99,7 @@ impl Task {
             phase: Phase::Accepted,
             state: TaskState::TaskStaging,
             ip: String::new(),
+            gpus,
             pid: 0,
             keeper: None,
             killing: Killing::default(),
@@ -96,7 +107,10 @@ impl Task {
         };
         task.report(TaskState::TaskStarting, None, "", None, turn);
         task.save(true, turn);
-        task.begin(turn);
+        match missing {
+            None => task.begin(turn),
+            Some(cause) => task.launch_failed(&cause, turn),
+        }
         task
     }
 
@@ -115,6 +129,7 @@ impl Task {
             },
             state: saved.state,
             ip: saved.ip,
+            gpus: saved.gpus,
             pid: saved.pid,
             keeper: saved.keeper,
             killing: Killing::restore(saved.kill_grace_ms, saved.excess),
@@ -136,6 +151,7 @@ impl Task {
             },
             state: self.state,
             ip: self.ip.clone(),
+            gpus: self.gpus.clone(),
             pid: self.pid,
             keeper: self.keeper,
             kill_grace_ms: self.killing.grace_ms(),
@@ -151,7 +167,17 @@ impl Task {
             sandbox: &self.sandbox,
             state: self.state,
             ip: &self.ip,
+            gpus: &self.gpus,
             pid: self.pid,
+        }
+    }
+
+    /// The processors that no other task may have now.
+    pub(crate) fn held_gpus(&self) -> &[GpuName] {
+        if self.phase == Phase::Ended {
+            &[]
+        } else {
+            &self.gpus
         }
     }
 

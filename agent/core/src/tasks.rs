@@ -1,7 +1,7 @@
 //! All tasks of an agent: routes events to them, remembers the ended ones, answers for unknown
 //! ones. What happens to one task is decided in `task` and `recovery`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_wire::agent::{KnownTask, Launch, StatusUpdate};
 use gantry_wire::ids::{ContainerId, TaskId};
@@ -11,6 +11,7 @@ use crate::action::Action;
 use crate::checkpoint::Checkpoint;
 use crate::ending::Exit;
 use crate::event::{Event, KeeperId, Seen};
+use crate::gpus::{self, GpuName};
 use crate::history::History;
 use crate::moment::{Now, Turn};
 use crate::recovery;
@@ -26,6 +27,8 @@ pub struct Tasks {
     tasks: BTreeMap<TaskId, Task>,
     containers: BTreeMap<ContainerId, TaskId>,
     history: History,
+    /// The node's, in the order in which they are given out.
+    gpus: Vec<GpuName>,
     connected: bool,
     /// The one that listed last.
     keeper: Option<KeeperId>,
@@ -48,6 +51,12 @@ impl Tasks {
             tasks.tasks.insert(id, Task::restore(checkpoint));
         }
         tasks
+    }
+
+    /// On a node with these graphics processors.
+    #[must_use]
+    pub fn with_gpus(self, gpus: Vec<GpuName>) -> Self {
+        Self { gpus, ..self }
     }
 
     /// Takes in one event; appends what is to be done, in order.
@@ -160,7 +169,10 @@ impl Tasks {
             return;
         }
         self.containers.insert(container.clone(), id.clone());
-        let mut task = Task::accept(id.clone(), launch, container, sandbox, turn);
+        let count = launch.resources.as_ref().map_or(0, |wanted| wanted.gpus);
+        let held: BTreeSet<_> = self.tasks.values().flat_map(Task::held_gpus).collect();
+        let gpus = gpus::assign(&self.gpus, &held, count);
+        let mut task = Task::accept(id.clone(), launch, container, sandbox, gpus, turn);
         if self.connected {
             task.send_due(turn);
         }

@@ -31,8 +31,7 @@ impl Daemon {
             Action::Attach { task } => {
                 if let Some(view) = self.tasks.get(&task) {
                     let hide = &self.node.hide;
-                    self.provision
-                        .attach(&task, view.container, view.launch, hide);
+                    self.provision.attach(&task, view, hide);
                 }
             }
             Action::Start { task } => self.start(&task),
@@ -77,11 +76,9 @@ impl Daemon {
             .map(ToString::to_string)
             .unwrap_or_default();
         let made = self.provision.made(task);
-        let (image, mounts) = (made.image.as_ref(), made.mounts.clone());
-        let ids = made.ids.clone();
-        let mut spec = container::spec(view, &agent_id, image, mounts, &self.node)
+        let (image, given) = (made.image.as_ref(), made.given.clone());
+        let spec = container::spec(view, &agent_id, image, given, &self.node)
             .map_err(|problem| problem.to_string())?;
-        spec.ids = ids;
         self.sandboxes.make(&spec, view.launch)?;
         let container = view.container.clone();
         self.provision.hold(task, &container)?;

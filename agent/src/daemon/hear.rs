@@ -205,8 +205,7 @@ impl Daemon {
                     .map(|a| a.ip.to_string())
                     .unwrap_or_default();
                 let made = self.provision.made(&task);
-                (made.attachment, made.mounts) = (attached.attachment, attached.mounts);
-                made.ids = attached.ids;
+                (made.attachment, made.given) = (attached.attachment, attached.given);
                 Change::Attached { task, ip }
             }
             Err(cause) => Change::AttachFailed { task, cause },

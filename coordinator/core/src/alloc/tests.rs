@@ -77,6 +77,16 @@ fn the_first_thing_in_funnel_order_is_named() {
     for (want, refusal) in [
         (demand(2000, 1000, &[]), Refusal::InsufficientCpus),
         (demand(1, 1000, &[Some(80)]), Refusal::InsufficientMemory),
+        (
+            Demand {
+                each: Amounts {
+                    gpus: 1,
+                    ..demand(1, 1, &[]).each
+                },
+                ..demand(1, 1, &[Some(80)])
+            },
+            Refusal::InsufficientGpus,
+        ),
         (demand(1, 1, &[Some(80)]), Refusal::InsufficientPorts),
         (
             demand(1, 1, &[Some(31000), Some(31000)]),

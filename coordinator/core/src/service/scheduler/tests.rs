@@ -211,6 +211,18 @@ fn what_does_not_fit_says_why_and_starts_when_there_is_room() {
 }
 
 #[test]
+fn an_app_that_wants_gpus_waits_where_no_agent_has_any() {
+    let mut world = World::new(2);
+    let mut app = World::app("/a", "one", 1);
+    app["gpus"] = 1.into();
+    world.put(&app, false);
+    world.settle();
+    let entry = world.scheduler.queue(&world.state, world.now).remove(0);
+    assert_eq!(entry.count, 1);
+    assert_eq!(entry.last_attempt.refused[&Refusal::InsufficientGpus], 2);
+}
+
+#[test]
 fn deleting_stops_everything_and_rollback_restores_it() {
     let mut world = World::new(1);
     world.put(&World::app("/a", "one", 2), false);

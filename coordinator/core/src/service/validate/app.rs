@@ -10,7 +10,7 @@ use gantry_wire::units::{AMOUNT_MAX, Bytes, MilliCpu};
 use serde_json::{Map, Value};
 
 use super::bounds::{
-    ARGS_MAX, COMMAND_MAX_BYTES, CPUS_MIN, ENTRIES_MAX, ENTRIES_MAX_BYTES, FACTOR_MAX,
+    ARGS_MAX, COMMAND_MAX_BYTES, CPUS_MIN, ENTRIES_MAX, ENTRIES_MAX_BYTES, FACTOR_MAX, GPUS_MAX,
     INSTANCES_MAX, SECONDS_MAX, TEXT_MAX_BYTES,
 };
 use super::fields::{Fields, Report, UNSUPPORTED};
@@ -30,14 +30,13 @@ const SINGLE_INSTANCE: &str = "MARATHON_SINGLE_INSTANCE_APP";
 /// Marathon's default of `maxLaunchDelaySeconds`.
 const LAUNCH_DELAY_MAX: f64 = 300.0;
 
-const NOT_YET: [&str; 14] = [
+const NOT_YET: [&str; 13] = [
     "check",
     "constraints",
     "dependencies",
     "executor",
     "executorResources",
     "fetch",
-    "gpus",
     "healthChecks",
     "ipAddress",
     "readinessChecks",
@@ -88,6 +87,7 @@ pub(super) fn read(
     let cpus = amount(&mut f, "cpus", CPUS_MIN, report).unwrap_or(1.0);
     let mem = amount(&mut f, "mem", 0.0, report).unwrap_or(128.0);
     let disk = amount(&mut f, "disk", 0.0, report).unwrap_or(0.0);
+    let gpus = f.whole("gpus", (0, GPUS_MAX), report).unwrap_or(0);
     let delays = delays(&mut f, report);
     let grace = f.between("taskKillGracePeriodSeconds", (0.0, SECONDS_MAX), report);
     let kill_selection = kill_selection(&mut f, report);
@@ -118,7 +118,7 @@ pub(super) fn read(
         disk: Bytes::from_mib(disk)?,
         env,
         executor: String::new(),
-        gpus: 0,
+        gpus,
         instances: u32::try_from(instances).ok()?,
         kill_selection,
         labels,

@@ -3,6 +3,8 @@
 
 /// Most instances of an app.
 pub const INSTANCES_MAX: u64 = 100_000;
+/// Most `gpus`: far more than a machine has.
+pub(super) const GPUS_MAX: u64 = 10_000;
 /// Longest `cmd`, and sum of `args` (Linux: MAX_ARG_STRLEN is 128 KiB, execve(2)).
 pub(super) const COMMAND_MAX_BYTES: usize = 64 << 10;
 /// Most `args`.

@@ -136,6 +136,8 @@ fn texts_and_numbers_out_of_bounds_are_refused() {
         ),
         (json!({"mem": -1}), "/mem", "got -1.0"),
         (json!({"mem": 1e300}), "/mem", "expected between"),
+        (json!({"gpus": -1}), "/gpus", "got -1"),
+        (json!({"gpus": 10_001}), "/gpus", "got 10001"),
         (json!({"instances": -1}), "/instances", "got -1"),
         (json!({"instances": 100_001}), "/instances", "got 100001"),
         (json!({"backoffFactor": 0.5}), "/backoffFactor", "got 0.5"),
@@ -176,7 +178,6 @@ fn what_is_unknown_or_not_supported_is_said_so() {
             "/constraints",
             no,
         ),
-        (json!({"gpus": 1}), "/gpus", no),
         (json!({"role": "web"}), "/role", no),
         (
             json!({"acceptedResourceRoles": ["web"]}),
@@ -378,6 +379,7 @@ fn partial_updates_replace_whole_fields() {
         (5, stored.mem, &stored.env)
     );
     assert_eq!(app.port_definitions, stored.port_definitions);
+    assert_eq!(update(json!({"gpus": 2})).unwrap().gpus, 2);
     let app = update(json!({"env": {"B": "2"}})).unwrap();
     assert_eq!(app.env.keys().collect::<Vec<_>>(), ["B"]);
     let app = update(json!({"args": ["/bin/true"]})).unwrap();
