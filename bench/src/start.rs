@@ -118,8 +118,8 @@ struct Amount {
 }
 
 const FULL: Amount = Amount {
-    rounds: 6,
-    count: 64,
+    rounds: 5,
+    count: 48,
     stopped: 100,
 };
 const QUICK: Amount = Amount {
