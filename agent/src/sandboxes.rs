@@ -77,13 +77,15 @@ fn create_limited(backend: Backend, sandbox: &Path, limit: Option<u64>) -> io::R
         if backend.set_limit(sandbox, Some(limit)).is_ok() {
             return Ok(());
         }
-        backend.remove(sandbox).map_err(of_disk)?;
+        backend.remove(sandbox).map_err(|error| of_disk(&error))?;
     }
-    backend.make(sandbox, Some(limit)).map_err(of_disk)
+    backend
+        .make(sandbox, Some(limit))
+        .map_err(|error| of_disk(&error))
 }
 
-fn of_disk(error: DiskError) -> io::Error {
-    io::Error::other(crate::chain(&error))
+fn of_disk(error: &DiskError) -> io::Error {
+    io::Error::other(crate::chain(error))
 }
 
 impl Sandboxes {
@@ -120,7 +122,7 @@ impl Sandboxes {
             }
         }
         finished.sort();
-        let backend = Backend::detect(slaves).map_err(of_disk)?;
+        let backend = Backend::detect(slaves).map_err(|error| of_disk(&error))?;
         tracing::info!(?backend, "how limits on sandboxes are kept");
         Ok((
             Self {
@@ -160,7 +162,7 @@ impl Sandboxes {
 /// Removes a sandbox with its limit, and the directories above that held nothing else. Blocking.
 /// Never follows a link that a task left.
 pub(crate) fn remove(backend: Backend, sandbox: &Path) -> io::Result<()> {
-    backend.remove(sandbox).map_err(of_disk)?;
+    backend.remove(sandbox).map_err(|error| of_disk(&error))?;
     let Some(runs) = sandbox.parent() else {
         return Ok(());
     };
