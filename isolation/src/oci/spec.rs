@@ -12,8 +12,11 @@ const CAPABILITIES: [&str; 3] = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SE
 #[must_use]
 pub fn spec() -> Value {
     let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| json!({"destination": destination, "type": kind, "source": source, "options": options});
-    let kinds = ["pid", "network", "ipc", "uts", "mount", "cgroup"];
-    let namespaces: Vec<Value> = kinds.iter().map(|kind| json!({"type": kind})).collect();
+    // On v1 every tree would need a mount of its own to be seen from there.
+    let cgroup = super::groups::pure_v2().then_some("cgroup");
+    let kinds = ["pid", "network", "ipc", "uts", "mount"];
+    let kinds = kinds.into_iter().chain(cgroup);
+    let namespaces: Vec<Value> = kinds.map(|kind| json!({"type": kind})).collect();
     json!({
         "ociVersion": super::config::SPEC_VERSION,
         "process": {
@@ -37,7 +40,7 @@ pub fn spec() -> Value {
         "root": {"path": "rootfs", "readonly": true},
         "hostname": "runc",
         "mounts": [
-            mount("/proc", "proc", "proc", &[]),
+            {"destination": "/proc", "type": "proc", "source": "proc"},
             mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
             mount("/dev/pts", "devpts", "devpts",
                 &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),

@@ -1,0 +1,10 @@
+//! Tests of `gantry oci`: the real binary, the real kernel, and the engines that run it. Need root;
+//! without it they fail and say so.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod bundle;
+mod containerd;
+mod failures;
+mod lifecycle;
+mod podman;
+mod terminal;
