@@ -166,8 +166,8 @@ fn run(global: &oci::Global, command: Command) -> Result<u8, OciError> {
             prepare(args.preserve_fds);
             return oci::exec(global, &exec::translate(*args)?);
         }
-        Command::Ps { format, args } => return table::ps(global, format, args),
-        Command::List { format, quiet } => table::list(global, format, quiet)?,
+        Command::Ps { format, args } => return table::ps(global, &format, &args),
+        Command::List { format, quiet } => table::list(global, &format, quiet)?,
         Command::Pause { id } => oci::pause(global, &one("pause", &id)?)?,
         Command::Resume { id } => oci::resume(global, &one("resume", &id)?)?,
         Command::Update(args) => {

@@ -7,13 +7,13 @@ use gantry_isolation::oci::{self, Global, OciError};
 
 use super::{print, refuse};
 
-pub(super) fn list(global: &Global, format: String, quiet: bool) -> Result<(), OciError> {
+pub(super) fn list(global: &Global, format: &str, quiet: bool) -> Result<(), OciError> {
     let found = oci::list(global)?;
     if quiet {
         found.iter().for_each(|one| print(&format!("{}\n", one.id)));
         return Ok(());
     }
-    match format.as_str() {
+    match format {
         "json" => {
             // Go writes a list that was never filled as null, and engines read that.
             let text = if found.is_empty() {
@@ -64,12 +64,12 @@ fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
     text
 }
 
-pub(super) fn ps(global: &Global, format: String, args: Vec<String>) -> Result<u8, OciError> {
+pub(super) fn ps(global: &Global, format: &str, args: &[String]) -> Result<u8, OciError> {
     let (id, options) = args
         .split_first()
         .ok_or_else(|| refuse("gantry-oci: \"ps\" requires a minimum of 1 argument(s)"))?;
     let pids = oci::processes(global, id)?;
-    match format.as_str() {
+    match format {
         "json" => {
             let text = serde_json::to_string(&pids).map_err(|error| refuse(error.to_string()))?;
             print(&format!("{text}\n"));

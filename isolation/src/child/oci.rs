@@ -101,7 +101,9 @@ pub(super) fn take(
         }
         OciStep::TimeNamespace(offsets) => process::time_namespace(offsets),
         OciStep::ProcWrite { path, value } => guards::proc_write(path, value),
-        OciStep::Propagation(flags) => mounts::propagation(c"/", *flags),
+        OciStep::Propagation(flags) | OciStep::RootPropagation(flags) => {
+            mounts::propagation(c"/", *flags)
+        }
         OciStep::Root { tree, at } => mounts::root(*tree, at, &mut progress.root),
         OciStep::Mount(mount) => mounts::mount(needed(&progress.root)?, mount),
         OciStep::Device(device) => dev::node(needed(&progress.root)?, device),
@@ -118,7 +120,6 @@ pub(super) fn take(
         OciStep::ReadOnlyMount(at) => guards::read_only_mount(needed(&progress.root)?, at),
         OciStep::ReadOnlyRoot => guards::read_only_root(needed(&progress.root)?),
         OciStep::MoveRoot => mounts::move_root(needed(&progress.root)?),
-        OciStep::RootPropagation(flags) => mounts::propagation(c"/", *flags),
         OciStep::DomainName(name) => Ok(rustix::system::setdomainname(name.as_bytes())?),
         OciStep::WorkingDirectory { at, make } => {
             let root = needed(&progress.root)?;

@@ -160,6 +160,9 @@ fn below(tree: &Tree, path: &str) -> PathBuf {
     tree.mount.join(own).join(path)
 }
 
+/// A directory of a v1 tree and its open `tasks` file.
+pub(super) type Door = (PathBuf, OwnedFd);
+
 /// The directories of one container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Groups {
@@ -198,7 +201,7 @@ impl Groups {
     }
 
     /// Files of v1 trees that a process moves itself by, and the v2 directory to start it in.
-    pub(super) fn doors(&self) -> Result<(Vec<(PathBuf, OwnedFd)>, Option<OwnedFd>), OciError> {
+    pub(super) fn doors(&self) -> Result<(Vec<Door>, Option<OwnedFd>), OciError> {
         let open = |path: &Path, flags: OFlags| {
             rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())
                 .map_err(call(format!("open cgroup {}", path.display())))

@@ -65,11 +65,11 @@ struct Files<'a> {
 
 impl Files<'_> {
     /// A file of a v1 controller; without that controller, of a path that does not exist.
-    fn put(&mut self, controller: &str, file: &str, value: impl ToString) {
+    fn put<T: ToString + ?Sized>(&mut self, controller: &str, file: &str, value: &T) {
         self.push(controller, file, value.to_string(), false);
     }
 
-    fn maybe(&mut self, controller: &str, file: &str, value: impl ToString) {
+    fn maybe<T: ToString + ?Sized>(&mut self, controller: &str, file: &str, value: &T) {
         self.push(controller, file, value.to_string(), true);
     }
 
@@ -98,12 +98,12 @@ pub(super) fn v1(groups: &Groups, wanted: &Resources) -> Vec<File> {
         } else {
             "max".to_owned()
         };
-        files.put("pids", "pids.max", value);
+        files.put("pids", "pids.max", &value);
     }
     v1_block_io(&mut files, &wanted.block_io);
     for page in &wanted.hugepage_limits {
         let name = format!("hugetlb.{}.limit_in_bytes", page.page_size);
-        files.put("hugetlb", &name, page.limit);
+        files.put("hugetlb", &name, &page.limit);
     }
     files.found
 }
@@ -123,51 +123,51 @@ fn v1_memory(files: &mut Files<'_>, wanted: &Resources) {
     let grows = swap.is_some_and(|swap| swap == -1 || swap > current);
     // A kernel that does not count swap has no such file.
     if grows && let Some(swap) = swap {
-        files.maybe("memory", swap_file, swap);
+        files.maybe("memory", swap_file, &swap);
     }
     if let Some(limit) = limit {
-        files.put("memory", limit_file, limit);
+        files.put("memory", limit_file, &limit);
     }
     if !grows && let Some(swap) = swap {
-        files.maybe("memory", swap_file, swap);
+        files.maybe("memory", swap_file, &swap);
     }
     if let Some(reservation) = memory.reservation.filter(|bytes| *bytes != 0) {
-        files.put("memory", "memory.soft_limit_in_bytes", reservation);
+        files.put("memory", "memory.soft_limit_in_bytes", &reservation);
     }
     if let Some(swappiness) = memory.swappiness {
-        files.put("memory", "memory.swappiness", swappiness);
+        files.put("memory", "memory.swappiness", &swappiness);
     }
     if memory.disable_oom_killer == Some(true) {
-        files.put("memory", "memory.oom_control", 1);
+        files.put("memory", "memory.oom_control", &1);
     }
 }
 
 fn v1_cpu(files: &mut Files<'_>, wanted: &Resources) {
     let cpu = &wanted.cpu;
     if let Some(shares) = cpu.shares.filter(|shares| *shares != 0) {
-        files.put("cpu", "cpu.shares", shares);
+        files.put("cpu", "cpu.shares", &shares);
     }
     if let Some(period) = cpu.period.filter(|period| *period != 0) {
-        files.put("cpu", "cpu.cfs_period_us", period);
+        files.put("cpu", "cpu.cfs_period_us", &period);
     }
     if let Some(quota) = cpu.quota.filter(|quota| *quota != 0) {
-        files.put("cpu", "cpu.cfs_quota_us", quota);
+        files.put("cpu", "cpu.cfs_quota_us", &quota);
     }
     if let Some(burst) = cpu.burst {
-        files.put("cpu", "cpu.cfs_burst_us", burst);
+        files.put("cpu", "cpu.cfs_burst_us", &burst);
     }
     if let Some(period) = cpu.realtime_period.filter(|period| *period != 0) {
-        files.put("cpu", "cpu.rt_period_us", period);
+        files.put("cpu", "cpu.rt_period_us", &period);
     }
     if let Some(runtime) = cpu.realtime_runtime.filter(|runtime| *runtime != 0) {
-        files.put("cpu", "cpu.rt_runtime_us", runtime);
+        files.put("cpu", "cpu.rt_runtime_us", &runtime);
     }
     if let Some(idle) = cpu.idle {
-        files.put("cpu", "cpu.idle", idle);
+        files.put("cpu", "cpu.idle", &idle);
     }
     for (value, file) in [(&cpu.cpus, "cpuset.cpus"), (&cpu.mems, "cpuset.mems")] {
         if !value.is_empty() {
-            files.put("cpuset", file, value);
+            files.put("cpuset", file, &value);
         }
     }
 }
@@ -178,18 +178,18 @@ fn v1_block_io(files: &mut Files<'_>, wanted: &BlockIo) {
         let bfq = blkio.is_some_and(|dir| dir.join("blkio.bfq.weight").exists());
         let plain = blkio.is_some_and(|dir| dir.join("blkio.weight").exists());
         if bfq {
-            files.put("blkio", "blkio.bfq.weight", weight);
+            files.put("blkio", "blkio.bfq.weight", &weight);
         } else if plain {
-            files.put("blkio", "blkio.weight", weight);
+            files.put("blkio", "blkio.weight", &weight);
         } else {
             // No I/O scheduler with weights: runc lets it pass as well.
-            files.maybe("blkio", "blkio.weight", weight);
+            files.maybe("blkio", "blkio.weight", &weight);
         }
     }
     for device in &wanted.weight_device {
         if let Some(weight) = device.weight {
             let value = format!("{}:{} {weight}", device.major, device.minor);
-            files.maybe("blkio", "blkio.weight_device", value);
+            files.maybe("blkio", "blkio.weight_device", &value);
         }
     }
     for (devices, file) in [
@@ -200,7 +200,7 @@ fn v1_block_io(files: &mut Files<'_>, wanted: &BlockIo) {
     ] {
         for device in devices {
             let value = format!("{}:{} {}", device.major, device.minor, device.rate);
-            files.put("blkio", &format!("blkio.throttle.{file}_device"), value);
+            files.put("blkio", &format!("blkio.throttle.{file}_device"), &value);
         }
     }
 }
@@ -232,17 +232,17 @@ pub(super) fn v2(groups: &Groups, wanted: &Resources) -> Result<Vec<File>, OciEr
                 ));
             }
         };
-        files.put("", "memory.swap.max", alone);
+        files.put("", "memory.swap.max", &alone);
     }
     if let Some(limit) = memory.limit.filter(|limit| *limit != 0) {
-        files.put("", "memory.max", or_max(limit));
+        files.put("", "memory.max", &or_max(limit));
     }
     if let Some(low) = memory.reservation.filter(|low| *low != 0) {
-        files.put("", "memory.low", or_max(low));
+        files.put("", "memory.low", &or_max(low));
     }
     if let Some(shares) = cpu.shares.filter(|shares| *shares != 0) {
         let shares = shares.clamp(2, 262_144);
-        files.put("", "cpu.weight", 1 + (shares - 2) * 9999 / 262_142);
+        files.put("", "cpu.weight", &(1 + (shares - 2) * 9999 / 262_142));
     }
     let (quota, period) = (
         cpu.quota.filter(|q| *q != 0),
@@ -251,26 +251,26 @@ pub(super) fn v2(groups: &Groups, wanted: &Resources) -> Result<Vec<File>, OciEr
     if quota.is_some() || period.is_some() {
         let quota = quota.filter(|quota| *quota > 0).map_or(-1, |quota| quota);
         let value = format!("{} {}", or_max(quota), period.unwrap_or(100_000));
-        files.put("", "cpu.max", value);
+        files.put("", "cpu.max", &value);
     }
     if let Some(burst) = cpu.burst {
-        files.put("", "cpu.max.burst", burst);
+        files.put("", "cpu.max.burst", &burst);
     }
     if let Some(idle) = cpu.idle {
-        files.put("", "cpu.idle", idle);
+        files.put("", "cpu.idle", &idle);
     }
     for (value, file) in [(&cpu.cpus, "cpuset.cpus"), (&cpu.mems, "cpuset.mems")] {
         if !value.is_empty() {
-            files.put("", file, value);
+            files.put("", file, &value);
         }
     }
     if let Some(limit) = wanted.pids.limit {
-        files.put("", "pids.max", or_max(if limit == 0 { -1 } else { limit }));
+        files.put("", "pids.max", &or_max(if limit == 0 { -1 } else { limit }));
     }
     v2_block_io(&mut files, &wanted.block_io);
     for page in &wanted.hugepage_limits {
         let name = format!("hugetlb.{}.max", page.page_size);
-        files.put("", &name, page.limit);
+        files.put("", &name, &page.limit);
     }
     v2_raw(&mut files, wanted)?;
     Ok(files.found)
@@ -279,8 +279,8 @@ pub(super) fn v2(groups: &Groups, wanted: &Resources) -> Result<Vec<File>, OciEr
 fn v2_block_io(files: &mut Files<'_>, wanted: &BlockIo) {
     if let Some(weight) = wanted.weight.filter(|weight| *weight != 0) {
         let weight = u64::from(weight.clamp(10, 1000));
-        files.maybe("", "io.bfq.weight", weight);
-        files.maybe("", "io.weight", 1 + (weight - 10) * 9999 / 990);
+        files.maybe("", "io.bfq.weight", &weight);
+        files.maybe("", "io.weight", &(1 + (weight - 10) * 9999 / 990));
     }
     for (devices, key) in [
         (&wanted.throttle_read_bps_device, "rbps"),
@@ -290,7 +290,7 @@ fn v2_block_io(files: &mut Files<'_>, wanted: &BlockIo) {
     ] {
         for device in devices {
             let value = format!("{}:{} {key}={}", device.major, device.minor, device.rate);
-            files.put("", "io.max", value);
+            files.put("", "io.max", &value);
         }
     }
 }
@@ -304,7 +304,7 @@ fn v2_raw(files: &mut Files<'_>, wanted: &Resources) -> Result<(), OciError> {
             )));
         }
         for line in value.lines().filter(|line| !line.trim().is_empty()) {
-            files.put("", file, line);
+            files.put("", file, &line);
         }
     }
     Ok(())

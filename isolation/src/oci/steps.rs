@@ -20,7 +20,7 @@ pub(super) use process::{ProcessPlan, capability_names, home, parse_capability};
 
 use super::config::{Config, NamespaceKind, Process};
 use super::error::OciError;
-use super::groups::{Groups, Tree};
+use super::groups::{Door, Groups, Tree};
 use crate::plan::{Command, InRoot, OciHook, OciStep, Plan, Step};
 
 /// Descriptors that a plan names by number.
@@ -45,7 +45,7 @@ pub(super) struct Input<'a> {
     pub(super) trees: &'a [Tree],
     pub(super) groups: &'a Groups,
     /// Open `tasks` files, with their directories.
-    pub(super) doors: Vec<(PathBuf, OwnedFd)>,
+    pub(super) doors: Vec<Door>,
     /// Where the terminal's master goes.
     pub(super) console: Option<i32>,
     /// Files with the container's state, for hooks of the container: while it is made, once it is.
@@ -91,12 +91,7 @@ pub(super) fn container(
     let config = input.config;
     let mut steps = Vec::with_capacity(64);
     namespaces.steps(&mut steps);
-    for (dir, door) in input.doors {
-        steps.push(oci(OciStep::JoinCgroup {
-            path: dir.display().to_string(),
-            file: kept.keep(door),
-        }));
-    }
+    cgroup_steps(input.doors, kept, &mut steps);
     namespaces.late_steps(config, &mut steps)?;
     kernel_settings(config, &mut steps)?;
     let propagation = mounts::propagation(&config.linux.rootfs_propagation)?;
@@ -161,6 +156,15 @@ pub(super) fn container(
     let mut after = Vec::new();
     hook_steps(&hooks.start_container, created, &mut after)?;
     plan.finish(steps, after)
+}
+
+fn cgroup_steps(doors: Vec<Door>, kept: &mut Kept, steps: &mut Vec<Step>) {
+    for (dir, door) in doors {
+        steps.push(oci(OciStep::JoinCgroup {
+            path: dir.display().to_string(),
+            file: kept.keep(door),
+        }));
+    }
 }
 
 fn kernel_settings(config: &Config, steps: &mut Vec<Step>) -> Result<(), OciError> {
@@ -232,17 +236,12 @@ pub(super) fn exec(
     plan: &ProcessPlan<'_>,
     pidfd: i32,
     namespaces: &Entered,
-    doors: Vec<(PathBuf, OwnedFd)>,
+    doors: Vec<Door>,
     console: Option<i32>,
     kept: &mut Kept,
 ) -> Result<Plan, OciError> {
     let mut steps = Vec::with_capacity(32);
-    for (dir, door) in doors {
-        steps.push(oci(OciStep::JoinCgroup {
-            path: dir.display().to_string(),
-            file: kept.keep(door),
-        }));
-    }
+    cgroup_steps(doors, kept, &mut steps);
     namespaces.steps(pidfd, &mut steps);
     steps.push(oci(OciStep::WorkingDirectory {
         at: inside(&plan.process.cwd)?,
