@@ -71,7 +71,7 @@ async fn every_kind_of_archive_that_skopeo_writes_is_taken() {
         let imported = imported.unwrap_or_else(|error| panic!("{archive}: {}", error.message()));
         assert_eq!(imported.len(), 1);
         let reference = Reference::parse(name).unwrap();
-        assert_eq!(imported[0].names, [reference.clone()]);
+        assert_eq!(imported[0].names, std::slice::from_ref(&reference));
         let image = &imported[0].image;
         assert_eq!(
             list_stacked(&image.layers, registry.scratch()),
@@ -124,7 +124,7 @@ async fn what_is_exported_is_the_same_image_to_others() {
         // And by ourselves.
         let other = Store::open(&registry.scratch().join(format!("{scheme}-store"))).unwrap();
         let imported = import(&other, &path).await.unwrap();
-        assert_eq!(imported[0].names, [reference.clone()]);
+        assert_eq!(imported[0].names, std::slice::from_ref(&reference));
         let layers = &imported[0].image.layers;
         assert_eq!(list_stacked(layers, registry.scratch()), truth, "{scheme}");
     }
@@ -204,7 +204,8 @@ async fn archives_that_lie_change_nothing() {
     let other = tar_of(&[("file", b"other")]);
     let escape = Docker::new(tar_of(&[("ok", b"ok")]));
     let manifest = good.manifest("l.tar");
-    let cases: Vec<(&str, Vec<(&str, &[u8])>, &str)> = vec![
+    type Case<'a> = (&'a str, Vec<(&'a str, &'a [u8])>, &'a str);
+    let cases: Vec<Case<'_>> = vec![
         ("nothing", vec![], "neither"),
         ("another file", vec![("x", b"x")], "neither"),
         (
