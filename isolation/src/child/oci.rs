@@ -131,6 +131,7 @@ pub(super) fn take(
             progress.cwd = Some(cwd);
             Ok(())
         }
+        OciStep::Label { proc, path, value } => guards::label(*proc, path, value),
         OciStep::FindProgram => process::find_program(command),
         OciStep::Limit {
             resource,

@@ -46,9 +46,11 @@ pub(super) fn config(config: &Config) -> Result<(), OciError> {
         return refuse("intelRdt is set in config, but Intel RDT is not enabled");
     }
     if !config.linux.mount_label.is_empty() {
-        return refuse(
-            "mountLabel is specified in config, but SELinux is disabled or not supported",
-        );
+        return refuse(if super::steps::selinux_enabled() {
+            "mountLabel is specified in config, but labels of mounts are not supported"
+        } else {
+            "mountLabel is specified in config, but SELinux is disabled or not supported"
+        });
     }
     let hooks = &config.hooks;
     let all = [
@@ -203,13 +205,11 @@ pub(super) fn process(process: &Process) -> Result<(), OciError> {
     // A label that nothing enforces is no protection.
     if !process.apparmor_profile.is_empty()
         && process.apparmor_profile != "unconfined"
-        && !std::path::Path::new("/sys/module/apparmor/parameters/enabled").exists()
+        && !super::steps::apparmor_enabled()
     {
         return refuse("apparmor profile specified, but apparmor is disabled or not supported");
     }
-    if !process.selinux_label.is_empty()
-        && !std::path::Path::new("/sys/fs/selinux/enforce").exists()
-    {
+    if !process.selinux_label.is_empty() && !super::steps::selinux_enabled() {
         return refuse(
             "selinux label is specified in config, but selinux is disabled or not supported",
         );

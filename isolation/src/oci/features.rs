@@ -12,7 +12,6 @@ pub fn features() -> Value {
     let namespaces = [
         "cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts",
     ];
-    let there = |path: &str| std::path::Path::new(path).exists();
     json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": SPEC_VERSION,
@@ -32,8 +31,8 @@ pub fn features() -> Value {
                 "rdma": false,
             },
             "seccomp": {"enabled": crate::seccomp::Host::running().is_ok()},
-            "apparmor": {"enabled": there("/sys/module/apparmor/parameters/enabled")},
-            "selinux": {"enabled": there("/sys/fs/selinux/enforce")},
+            "apparmor": {"enabled": steps::apparmor_enabled()},
+            "selinux": {"enabled": steps::selinux_enabled()},
             "intelRdt": {"enabled": false},
             "mountExtensions": {"idmap": {"enabled": true}},
         },

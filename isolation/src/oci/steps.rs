@@ -5,6 +5,7 @@
 //! open until the process was cloned.
 
 mod devices;
+mod label;
 mod mounts;
 mod namespaces;
 mod process;
@@ -15,6 +16,7 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::mount::MountPropagationFlags as Propagation;
 
+pub(super) use label::{apparmor_enabled, selinux_enabled};
 pub(super) use namespaces::{Entered, Namespaces, with_pid_namespace};
 pub(super) use process::{ProcessPlan, capability_names, home, parse_capability};
 
@@ -155,7 +157,7 @@ pub(super) fn container(
     };
     let mut after = Vec::new();
     hook_steps(&hooks.start_container, created, &mut after)?;
-    plan.finish(steps, after)
+    plan.finish(steps, after, kept)
 }
 
 fn cgroup_steps(doors: Vec<Door>, kept: &mut Kept, steps: &mut Vec<Step>) {
@@ -255,7 +257,7 @@ pub(super) fn exec(
             console: false,
         }));
     }
-    plan.finish(steps, Vec::new())
+    plan.finish(steps, Vec::new(), kept)
 }
 
 /// The command, ready for exec.

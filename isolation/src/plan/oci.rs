@@ -119,6 +119,15 @@ pub(crate) enum OciStep {
     Personality(u64),
     /// Become the user with exactly these capabilities.
     Credentials(Box<Credentials>),
+    /// Set what a security module makes of the process at exec.
+    Label {
+        /// The host's procfs.
+        proc: Number,
+        /// Path below it.
+        path: CString,
+        /// What to write there.
+        value: CString,
+    },
     /// Say that all is well and wait for the start; then close what must not be inherited.
     AwaitStart,
     /// Close what must not be inherited: all from this number on.
@@ -287,6 +296,9 @@ impl fmt::Display for OciStep {
             Self::IoPriority(_) => f.write_str("set the I/O priority"),
             Self::Personality(_) => f.write_str("set the personality"),
             Self::Credentials(who) => write!(f, "become user {}:{}", who.uid, who.gid),
+            Self::Label { value, .. } => {
+                write!(f, "set the security label {}", value.to_string_lossy())
+            }
             Self::AwaitStart => f.write_str("wait for the start"),
             Self::CloseFrom(_) => f.write_str("close inherited descriptors"),
         }

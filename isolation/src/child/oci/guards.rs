@@ -100,3 +100,16 @@ pub(super) fn proc_write(path: &CStr, value: &CStr) -> Result<(), Fault> {
     rustix::io::write(&file, value.to_bytes())?;
     Ok(())
 }
+
+/// Writes a label for exec below the host's procfs, which was opened before the clone. The file must
+/// be opened by the very credentials that write (Linux 5.13), so this comes late, and by openat(2),
+/// which no filter of system calls can do without; what was opened must be procfs' own.
+pub(super) fn label(proc: i32, path: &CStr, value: &CStr) -> Result<(), Fault> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(sys::oci::borrow(proc), path, flags, Mode::empty())?;
+    if u64::try_from(rustix::fs::fstatfs(&file)?.f_type).unwrap_or(0) != PROC_MAGIC {
+        return Err(Errno::NODEV.into());
+    }
+    rustix::io::write(&file, value.to_bytes())?;
+    Ok(())
+}

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustix::fs::{Gid, Mode, OFlags, ResolveFlags, openat2};
 
-use super::{command, oci};
+use super::{Kept, command, label, oci};
 use crate::oci::config::{Config, IoPriority, Personality, Process, Scheduler};
 use crate::oci::error::OciError;
 use crate::oci::filter;
@@ -139,6 +139,7 @@ impl ProcessPlan<'_> {
         &self,
         mut steps: Vec<Step>,
         hooks: Vec<Step>,
+        kept: &mut Kept,
     ) -> Result<Plan, OciError> {
         let process = self.process;
         if self.new_keyring {
@@ -180,6 +181,8 @@ impl ProcessPlan<'_> {
         steps.push(oci(OciStep::FindProgram));
         steps.push(oci(OciStep::AwaitStart));
         steps.extend(hooks);
+        // After the hooks, which are not confined by it.
+        steps.extend(label::step(process, kept)?);
         steps.push(oci(OciStep::CloseFrom(self.first_closed)));
         steps.extend(late);
         let command = command(process, &self.environment())?;
