@@ -12,6 +12,7 @@ pub mod config;
 mod console;
 mod create;
 mod delete;
+mod devices;
 mod error;
 mod exec;
 mod features;

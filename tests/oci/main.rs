@@ -4,6 +4,7 @@
 
 mod bundle;
 mod containerd;
+mod devices;
 mod failures;
 mod lifecycle;
 mod podman;

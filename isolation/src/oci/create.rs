@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::config::{Config, MAX_CONFIG_BYTES, Process, SPEC_VERSION};
+use super::config::{Config, MAX_CONFIG_BYTES, NamespaceKind, Process, SPEC_VERSION};
 use super::console::Console;
 use super::error::{OciError, call};
 use super::groups::{self, Groups, Tree};
 use super::launch::{Launched, Wanted, launch, number};
 use super::state::{CONFIG, Place, START_SOCKET, Status, Stored, process_stat, read_bounded};
 use super::steps::{self, Kept, Namespaces};
-use super::{Global, check, hooks, limits};
+use super::{Global, check, devices, hooks, limits};
 
 /// What `create` and `run` are asked for.
 #[derive(Clone, Debug, Default)]
@@ -187,7 +187,9 @@ impl Making<'_> {
         std::fs::write(&copy, text).map_err(call(format!("write {}", copy.display())))?;
         self.stored.groups.make()?;
         let resources = self.config.linux.resources.clone().unwrap_or_default();
-        limits::write_devices(&self.stored.groups, &resources.devices)?;
+        let mut namespaces = self.config.linux.namespaces.iter();
+        let users = namespaces.any(|namespace| namespace.kind == NamespaceKind::User);
+        devices::filter(&self.stored.groups, &resources.devices, users)?;
         limits::write(&self.stored.groups, &resources)?;
         let (doors, unified) = self.stored.groups.doors()?;
         let listener = match self.start {

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::config::{BlockIo, DeviceRule, Resources};
+use super::config::{BlockIo, Resources};
 use super::error::{OciError, call};
 use super::groups::{Groups, pure_v2};
 
@@ -17,45 +17,6 @@ pub(super) struct File {
     pub(super) value: String,
     /// Whether a missing file is no failure.
     optional: bool,
-}
-
-/// What every container may use, as runc has it.
-const DEVICES: [(&str, i64, i64, &str); 12] = [
-    ("c", -1, -1, "m"),
-    ("b", -1, -1, "m"),
-    ("c", 1, 3, "rwm"),
-    ("c", 1, 8, "rwm"),
-    ("c", 1, 7, "rwm"),
-    ("c", 5, 0, "rwm"),
-    ("c", 1, 5, "rwm"),
-    ("c", 1, 9, "rwm"),
-    ("c", 136, -1, "rwm"),
-    ("c", 5, 2, "rwm"),
-    ("c", 10, 200, "rwm"),
-    ("c", 5, 1, "rwm"),
-];
-
-/// The device filter, whole and in order: everything is denied first.
-pub(super) fn device_rules(rules: &[DeviceRule]) -> Vec<DeviceRule> {
-    let deny_all = DeviceRule {
-        allow: false,
-        kind: "a".to_owned(),
-        access: "rwm".to_owned(),
-        ..DeviceRule::default()
-    };
-    let defaults = DEVICES
-        .iter()
-        .map(|(kind, major, minor, access)| DeviceRule {
-            allow: true,
-            kind: (*kind).to_owned(),
-            major: Some(*major),
-            minor: Some(*minor),
-            access: (*access).to_owned(),
-        });
-    std::iter::once(deny_all)
-        .chain(rules.iter().cloned())
-        .chain(defaults)
-        .collect()
 }
 
 struct Files<'a> {
@@ -335,39 +296,6 @@ pub(super) fn write(groups: &Groups, wanted: &Resources) -> Result<(), OciError>
     Ok(())
 }
 
-/// Writes the device filter of a v1 host.
-pub(super) fn write_devices(groups: &Groups, rules: &[DeviceRule]) -> Result<(), OciError> {
-    let Some(dir) = groups.dir("devices") else {
-        return Ok(());
-    };
-    for rule in device_rules(rules) {
-        let number = |number: Option<i64>| match number {
-            Some(number) if number >= 0 => number.to_string(),
-            _ => "*".to_owned(),
-        };
-        let all = rule.kind.is_empty() || rule.kind == "a";
-        let access = if rule.access.is_empty() {
-            "rwm"
-        } else {
-            &rule.access
-        };
-        let value = if all {
-            "a".to_owned()
-        } else {
-            let (major, minor) = (number(rule.major), number(rule.minor));
-            format!("{} {major}:{minor} {access}", rule.kind)
-        };
-        let file = dir.join(if rule.allow {
-            "devices.allow"
-        } else {
-            "devices.deny"
-        });
-        let words = format!("write {value:?} to {}", file.display());
-        std::fs::write(&file, value).map_err(call(words))?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -450,12 +378,5 @@ mod tests {
         ] {
             assert!(v2(&unified, &resources(text)).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn everything_is_denied_before_anything_is_allowed() {
-        let rules = device_rules(&[]);
-        assert!(!rules[0].allow && rules[0].kind == "a");
-        assert!(rules[1..].iter().all(|rule| rule.allow));
     }
 }

@@ -1,0 +1,184 @@
+//! The device filter of a configuration: which nodes its processes may make and open.
+//!
+//! On a host with the v1 controller it is that one's files, else a program of the v2 group, which
+//! holds on hybrid hosts as well. A container is never started without one: where the kernel has
+//! neither, that is an error. Only in a user namespace, where nobody can make a node, may the right
+//! to load a program be missing.
+
+use std::path::Path;
+
+use rustix::io::Errno;
+
+use super::config::DeviceRule;
+use super::error::{OciError, call};
+use super::groups::Groups;
+use crate::cgroup::{self, DeviceFilter, DeviceKind, filter_devices};
+use crate::spec::Access;
+
+/// What every container may use, as runc has it.
+const DEVICES: [(&str, i64, i64, &str); 12] = [
+    ("c", -1, -1, "m"),
+    ("b", -1, -1, "m"),
+    ("c", 1, 3, "rwm"),
+    ("c", 1, 8, "rwm"),
+    ("c", 1, 7, "rwm"),
+    ("c", 5, 0, "rwm"),
+    ("c", 1, 5, "rwm"),
+    ("c", 1, 9, "rwm"),
+    ("c", 136, -1, "rwm"),
+    ("c", 5, 2, "rwm"),
+    ("c", 10, 200, "rwm"),
+    ("c", 5, 1, "rwm"),
+];
+
+/// The device filter, whole and in order: everything is denied first.
+fn whole(rules: &[DeviceRule]) -> Vec<DeviceRule> {
+    let deny_all = DeviceRule {
+        allow: false,
+        kind: "a".to_owned(),
+        access: "rwm".to_owned(),
+        ..DeviceRule::default()
+    };
+    let defaults = DEVICES
+        .iter()
+        .map(|(kind, major, minor, access)| DeviceRule {
+            allow: true,
+            kind: (*kind).to_owned(),
+            major: Some(*major),
+            minor: Some(*minor),
+            access: (*access).to_owned(),
+        });
+    std::iter::once(deny_all)
+        .chain(rules.iter().cloned())
+        .chain(defaults)
+        .collect()
+}
+
+/// Makes the filter hold; `users` says that the container is in a user namespace.
+pub(super) fn filter(groups: &Groups, rules: &[DeviceRule], users: bool) -> Result<(), OciError> {
+    if let Some(dir) = groups.dir("devices") {
+        return write_v1(dir, rules);
+    }
+    let program = program(&whole(rules))?;
+    let Some(dir) = groups.unified() else {
+        return Err(OciError::Refused(
+            "this host has no cgroups that filter devices".to_owned(),
+        ));
+    };
+    match filter_devices(dir, &program) {
+        Err(Errno::PERM | Errno::ACCESS) if users => Ok(()),
+        done => done.map_err(call(format!("filter the devices of {}", dir.display()))),
+    }
+}
+
+/// The rules as a v2 filter.
+fn program(rules: &[DeviceRule]) -> Result<DeviceFilter, OciError> {
+    let mut filter = DeviceFilter::all(false);
+    for rule in rules {
+        let number = |number: Option<i64>| match number {
+            Some(number) if number >= 0 => u32::try_from(number)
+                .map(Some)
+                .map_err(|_| OciError::Refused(format!("device rule: number {number}"))),
+            _ => Ok(None),
+        };
+        let kind = match rule.kind.as_str() {
+            "" | "a" => {
+                filter = DeviceFilter::all(rule.allow);
+                continue;
+            }
+            "c" => DeviceKind::Char,
+            "b" => DeviceKind::Block,
+            other => {
+                return Err(OciError::Refused(format!(
+                    "device rule: \"{other}\" is not a device type"
+                )));
+            }
+        };
+        let access = if rule.access.is_empty() {
+            "rwm"
+        } else {
+            &rule.access
+        };
+        let access = Access::try_from(access.to_owned())
+            .map_err(|error| OciError::Refused(format!("device rule: {error}")))?;
+        let rule_for = cgroup::DeviceRule {
+            kind,
+            major: number(rule.major)?,
+            minor: number(rule.minor)?,
+            access,
+        };
+        filter.apply(rule.allow, rule_for);
+    }
+    Ok(filter)
+}
+
+/// Writes the files of the v1 controller.
+fn write_v1(dir: &Path, rules: &[DeviceRule]) -> Result<(), OciError> {
+    for rule in whole(rules) {
+        let number = |number: Option<i64>| match number {
+            Some(number) if number >= 0 => number.to_string(),
+            _ => "*".to_owned(),
+        };
+        let all = rule.kind.is_empty() || rule.kind == "a";
+        let access = if rule.access.is_empty() {
+            "rwm"
+        } else {
+            &rule.access
+        };
+        let value = if all {
+            "a".to_owned()
+        } else {
+            let (major, minor) = (number(rule.major), number(rule.minor));
+            format!("{} {major}:{minor} {access}", rule.kind)
+        };
+        let file = dir.join(if rule.allow {
+            "devices.allow"
+        } else {
+            "devices.deny"
+        });
+        let words = format!("write {value:?} to {}", file.display());
+        std::fs::write(&file, value).map_err(call(words))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(text: &str) -> Vec<DeviceRule> {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn everything_is_denied_before_anything_is_allowed() {
+        let rules = whole(&[]);
+        assert!(!rules[0].allow && rules[0].kind == "a");
+        assert!(rules[1..].iter().all(|rule| rule.allow));
+    }
+
+    #[test]
+    fn rules_become_a_filter() {
+        let none = program(&rules(r#"[{"allow":true,"type":"a"},{"allow":false}]"#)).unwrap();
+        assert_eq!(none, DeviceFilter::all(false));
+        let mut one = DeviceFilter::all(false);
+        one.apply(
+            true,
+            cgroup::DeviceRule {
+                kind: DeviceKind::Char,
+                major: Some(10),
+                minor: None,
+                access: Access::try_from("rw".to_owned()).unwrap(),
+            },
+        );
+        let text = r#"[{"allow":true,"type":"c","major":10,"minor":-1,"access":"rw"}]"#;
+        assert_eq!(program(&rules(text)).unwrap(), one);
+        for text in [
+            r#"[{"allow":true,"type":"x"}]"#,
+            r#"[{"allow":true,"type":"c","access":"q"}]"#,
+            r#"[{"allow":true,"type":"c","major":4294967296}]"#,
+        ] {
+            assert!(program(&rules(text)).is_err(), "{text}");
+        }
+    }
+}
