@@ -23,13 +23,14 @@ mod task;
 use std::process::ExitCode;
 
 use clap::Parser;
+use gantry_isolation::oci::RoleAllocator;
 
 use crate::args::{Cli, Command};
 use crate::client::Client;
 use crate::failure::{Exit, Failure};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: RoleAllocator<mimalloc::MiMalloc> = RoleAllocator(mimalloc::MiMalloc);
 
 /// First argument of the hidden role that owns the containers of a node.
 const KEEPER_ROLE: &str = "keeper";

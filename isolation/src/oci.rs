@@ -50,6 +50,8 @@ pub use state::Status;
 pub use statistics::statistics;
 pub use update::{Update, pause, resume, update};
 
+pub use crate::sys::early::RoleAllocator;
+
 /// What every command knows.
 #[derive(Clone, Debug, Default)]
 pub struct Global {

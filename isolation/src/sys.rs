@@ -11,6 +11,7 @@
 pub(crate) mod bpf;
 pub(crate) mod btrfs;
 pub(crate) mod confine;
+pub(crate) mod early;
 mod memory;
 pub(crate) mod quota;
 pub(crate) mod users;

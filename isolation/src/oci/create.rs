@@ -182,7 +182,7 @@ impl Making<'_> {
         text: &[u8],
         console: Option<&Console>,
     ) -> Result<Launched, OciError> {
-        place.store(&self.stored)?;
+        place.begin(&self.stored)?;
         let copy = place.dir.join(CONFIG);
         std::fs::write(&copy, text).map_err(call(format!("write {}", copy.display())))?;
         self.stored.groups.make()?;

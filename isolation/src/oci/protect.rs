@@ -3,7 +3,8 @@
 //! Whoever reaches `/proc/<pid>/exe` of a process of ours, or makes us execute ourselves, holds our
 //! program (CVE-2019-5736). So what enters containers runs from a detached read-only mount of its own
 //! file: opening that for writing is refused, whatever the user. A copy in memory, as crun and runc
-//! make it, would cost milliseconds for a program of this size.
+//! make it, would cost milliseconds for a program of this size. Usually `sys::early` has done so
+//! before `main`.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd};

@@ -2,10 +2,11 @@
 //! named by its id.
 //!
 //! ```text
-//!  create: directory, lock, state.json (pid 0) ── process ready ──► state.json (pid)
+//!  create: directory, lock, creating.json (pid 0) ── process ready ──► state.json (pid)
 //!  status: created (start.sock is there) ─ start ─► running ◄─ pause, resume ─► paused ─► stopped
 //! ```
-//! `state.json` is written whole and renamed. `lock` is held by commands that change something; one
+//! `state.json` is written whole and renamed, once: ext4 writes a file that replaces another one to
+//! the disk at once. `creating.json` is there before the first cgroup. `lock` is held by commands that change something; one
 //! that finds a directory without a state and without a lock holder finds the rest of a creator that
 //! was killed, and takes it over. It deliberately keeps no status: that is looked at each time.
 
@@ -24,6 +25,8 @@ use super::groups::Groups;
 /// The socket at which a created container waits.
 pub(super) const START_SOCKET: &str = "start.sock";
 const STATE: &str = "state.json";
+/// The state while the container is being made.
+const CREATING: &str = "creating.json";
 const LOCK: &str = "lock";
 /// The configuration as it was at creation.
 pub(super) const CONFIG: &str = "config.json";
@@ -180,16 +183,20 @@ impl Place {
     /// A directory without a state that nobody holds is what a killed creator left.
     fn take_over(dir: PathBuf) -> Result<Self, OciError> {
         let mut place = Self { dir, lock: None };
-        if place.dir.join(STATE).exists() {
+        if place.begun() {
             return Err(OciError::Exists);
         }
         place
             .lock(FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| OciError::Exists)?;
-        if place.dir.join(STATE).exists() {
+        if place.begun() {
             return Err(OciError::Exists);
         }
         Ok(place)
+    }
+
+    fn begun(&self) -> bool {
+        self.dir.join(STATE).exists() || self.dir.join(CREATING).exists()
     }
 
     /// The directory of a container that is there, unlocked.
@@ -236,7 +243,18 @@ impl Place {
 
     /// What is kept.
     pub(super) fn load(&self) -> Result<Stored, OciError> {
-        let path = self.dir.join(STATE);
+        match self.read(STATE) {
+            // Half a file is of a creator that was killed before it made anything else.
+            Err(OciError::Missing) => self.read(CREATING).map_err(|error| match error {
+                OciError::Parse { .. } => OciError::Missing,
+                error => error,
+            }),
+            done => done,
+        }
+    }
+
+    fn read(&self, name: &str) -> Result<Stored, OciError> {
+        let path = self.dir.join(name);
         let text = match read_bounded(&path, MAX_STATE_BYTES) {
             Err(OciError::Call { source, .. }) if source.kind() == ErrorKind::NotFound => {
                 return Err(OciError::Missing);
@@ -246,15 +264,29 @@ impl Place {
         serde_json::from_slice(&text).map_err(|source| OciError::Parse { path, source })
     }
 
+    /// Keeps what is known before anything is made.
+    pub(super) fn begin(&self, stored: &Stored) -> Result<(), OciError> {
+        self.write(CREATING, stored).map(drop)
+    }
+
     /// Keeps it: whole or not at all.
     pub(super) fn store(&self, stored: &Stored) -> Result<(), OciError> {
+        let new = self.write(".state.json", stored)?;
         let path = self.dir.join(STATE);
-        let new = self.dir.join(".state.json");
+        let words = || format!("write {}", path.display());
+        std::fs::rename(&new, &path).map_err(call(words()))?;
+        // Nobody reads it any more.
+        let _ = std::fs::remove_file(self.dir.join(CREATING));
+        Ok(())
+    }
+
+    fn write(&self, name: &str, stored: &Stored) -> Result<PathBuf, OciError> {
+        let path = self.dir.join(name);
         let words = || format!("write {}", path.display());
         let text = serde_json::to_vec(stored)
             .map_err(|error| OciError::Refused(format!("{}: {error}", words())))?;
-        std::fs::write(&new, text).map_err(call(words()))?;
-        std::fs::rename(&new, &path).map_err(call(words()))
+        std::fs::write(&path, text).map_err(call(words()))?;
+        Ok(path)
     }
 
     /// What the container is doing.
