@@ -18,6 +18,8 @@ mod exec;
 mod features;
 mod filter;
 mod foreground;
+#[cfg(test)]
+mod fuzz;
 mod groups;
 mod hooks;
 mod idmap;

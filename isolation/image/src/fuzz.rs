@@ -12,7 +12,7 @@ use crate::auth::credentials::{Credentials, Found, Login};
 use crate::auth::token::Token;
 use crate::config::ParsedConfig;
 use crate::manifest::Document;
-use crate::{Mirror, Reference};
+use crate::{Archive, ImportOptions, Mirror, Reference, Store};
 
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -154,7 +154,7 @@ fn check_challenge(bytes: &[u8]) -> bool {
 #[test]
 fn the_corpus_is_read_as_its_names_say() {
     type Check = fn(&[u8]) -> bool;
-    let checks: [(&str, Check); 6] = [
+    let checks: [(&str, Check); 7] = [
         ("reference", |bytes| {
             check_reference(&String::from_utf8_lossy(bytes))
         }),
@@ -163,12 +163,35 @@ fn the_corpus_is_read_as_its_names_say() {
         ("challenge", check_challenge),
         ("credentials", check_credentials),
         ("token", check_token),
+        ("archive", import),
     ];
     for (kind, check) in checks {
         for (name, bytes) in corpus(kind) {
             assert_eq!(check(&bytes), name.starts_with("ok-"), "{kind}/{name}");
         }
     }
+}
+
+/// Imports an archive into a store of its own; only the store changes.
+fn import(bytes: &[u8]) -> bool {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("archive.tar");
+    std::fs::write(&file, bytes).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let taken = runtime.block_on(async {
+        let store = Store::open(&dir.path().join("store")).unwrap();
+        let imported = store.import(Archive::Path(file), ImportOptions::default());
+        imported.await.is_ok()
+    });
+    let mut left: Vec<_> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["archive.tar", "store"]);
+    taken
 }
 
 /// Text that a header can carry between quotes.
@@ -249,5 +272,15 @@ proptest! {
         }
         let told = format!("{credentials:?}");
         prop_assert!(!told.contains(&password), "{}", told);
+    }
+}
+
+proptest! {
+    // Each makes a store.
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn archives(bytes in hostile("archive")) {
+        import(&bytes);
     }
 }
