@@ -34,6 +34,7 @@ test: packages lint
 	for suite in $(SUITES); do cargo run --locked -p gantry-bench -- $$suite --quick || exit 1; done
 
 bench: packages
+	cargo build --locked --release --bin gantry
 	for suite in $(SUITES); do cargo run --locked --release -p gantry-bench -- $$suite || exit 1; done
 
 deny:

@@ -1,7 +1,7 @@
 //! Suite `start`: from the request to the exit of a static program that does nothing, in a container
 //! with every namespace (network included), an overlay of its own as root, the same seccomp profile
 //! and, where the subject can, cgroup limits; then a program more in a running container (`exec`),
-//! and the end of many that run (`stop`).
+//! the end of many that run (`stop`), and our OCI command line in place of the keeper (`oci run`).
 //!
 //! Subjects take turns within each case, so that a change of the machine's mood hits all alike. A
 //! run that does not exit 0 fails the suite: a refused run looks fast. Gantry's rate counts the
@@ -132,7 +132,7 @@ const QUICK: Amount = Amount {
 pub(crate) fn run(options: &Options) -> anyhow::Result<Measured> {
     let amount = if options.quick { QUICK } else { FULL };
     let bundle = bundle::Bundle::make().context("make the bundle")?;
-    let (mut subjects, left_out) = subjects(options, &bundle)?;
+    let (mut subjects, mut left_out) = subjects(options, &bundle)?;
     for subject in &mut subjects {
         // Everything is in the page cache, and the runs are seen to work, before it counts.
         let case = Case {
@@ -143,13 +143,16 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Measured> {
     }
     let mut rows = Vec::new();
     for case in cases().filter(|case| options.wants_case(&case.name())) {
-        rows.extend(starts(&mut subjects, case, amount)?);
+        rows.extend(starts(&mut subjects, case, &case.name(), amount)?);
     }
     if options.wants_case("exec") {
         rows.extend(execs(&mut subjects, amount)?);
     }
     if options.wants_case("stop") {
         rows.extend(stops(&mut subjects, amount)?);
+    }
+    if options.case.is_empty() || options.case.starts_with("oci") {
+        rows.extend(oci_runs(options, &bundle, amount, &mut left_out)?);
     }
     let hash = fnv(&[&bundle.programs[..], b"every exit was 0"].concat());
     Ok(Measured {
@@ -166,22 +169,66 @@ fn subjects<'a>(
     options: &Options,
     bundle: &'a bundle::Bundle,
 ) -> anyhow::Result<(Subjects<'a>, Vec<String>)> {
-    let mut left_out = Vec::new();
     let mut subjects: Subjects<'a> = Vec::new();
     if options.wants_subject(OURS) {
         let gantry = gantry::Gantry::new(bundle).context("start the keeper")?;
         subjects.push(Box::new(gantry));
     }
-    for kind in [peer::Kind::Crun, peer::Kind::Runc] {
+    let mut left_out = Vec::new();
+    add_peers(
+        options,
+        bundle,
+        &[peer::Kind::Crun, peer::Kind::Runc],
+        &mut subjects,
+        &mut left_out,
+    );
+    Ok((subjects, left_out))
+}
+
+fn add_peers<'a>(
+    options: &Options,
+    bundle: &'a bundle::Bundle,
+    kinds: &[peer::Kind],
+    subjects: &mut Subjects<'a>,
+    left_out: &mut Vec<String>,
+) {
+    for kind in kinds {
         if !options.wants_subject(kind.program()) {
             continue;
         }
-        match peer::Peer::find(kind, bundle) {
+        match peer::Peer::find(*kind, bundle) {
             Ok(peer) => subjects.push(Box::new(peer)),
             Err(reason) => left_out.push(format!("{}: {reason:#}", kind.program())),
         }
     }
-    Ok((subjects, left_out))
+}
+
+/// `gantry oci run` beside the peers: a process of each for every start, and no keeper.
+fn oci_runs(
+    options: &Options,
+    bundle: &bundle::Bundle,
+    amount: Amount,
+    left_out: &mut Vec<String>,
+) -> anyhow::Result<Vec<Row>> {
+    let mut subjects: Subjects<'_> = Vec::new();
+    add_peers(
+        options,
+        bundle,
+        &[peer::Kind::Gantry, peer::Kind::Crun, peer::Kind::Runc],
+        &mut subjects,
+        left_out,
+    );
+    let mut rows = Vec::new();
+    for pace in [Pace::InFlight(1), Pace::InFlight(4)] {
+        for dress in [Dress::Usual, Dress::NoSeccomp] {
+            let case = Case { pace, dress };
+            let name = format!("oci run, {}", case.name());
+            if options.wants_case(&name) {
+                rows.extend(starts(&mut subjects, case, &name, amount)?);
+            }
+        }
+    }
+    Ok(rows)
 }
 
 /// Every subject's turns, taken one after the other in each round; a subject that gives none is not
@@ -204,14 +251,19 @@ fn interleaved<T>(
     Ok(results)
 }
 
-fn starts(subjects: &mut Subjects<'_>, case: Case, amount: Amount) -> anyhow::Result<Vec<Row>> {
+fn starts(
+    subjects: &mut Subjects<'_>,
+    case: Case,
+    name: &str,
+    amount: Amount,
+) -> anyhow::Result<Vec<Row>> {
     let turns = interleaved(subjects, amount.rounds, |subject| {
         let offers = subject.offers(case.dress);
         offers.then(|| subject.turn(case, amount.count))
     })?;
     let rows = turns
         .iter()
-        .flat_map(|(name, turns)| rows_of(&case.name(), name, turns));
+        .flat_map(|(subject, turns)| rows_of(name, subject, turns));
     Ok(rows.collect())
 }
 

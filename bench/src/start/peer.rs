@@ -14,12 +14,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
 use super::bundle::{Bundle, PeerBundle, Wants};
 use super::{Case, Dress, Pace, Subject, Turn};
+use crate::report::OURS;
 use crate::root::{TRUE, WAIT};
 
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
@@ -31,6 +32,8 @@ const STOPPERS: usize = 4;
 pub(super) enum Kind {
     Crun,
     Runc,
+    /// Our own `gantry oci`, from the program beside this one; with limits, as runc.
+    Gantry,
 }
 
 impl Kind {
@@ -38,6 +41,18 @@ impl Kind {
         match self {
             Self::Crun => "crun",
             Self::Runc => "runc",
+            Self::Gantry => OURS,
+        }
+    }
+
+    fn command(self) -> anyhow::Result<Command> {
+        match self {
+            Self::Crun | Self::Runc => Ok(Command::new(self.program())),
+            Self::Gantry => {
+                let path = std::env::current_exe()?.with_file_name(OURS);
+                ensure!(path.exists(), "{} is not built", path.display());
+                Ok(Command::new(path))
+            }
         }
     }
 }
@@ -57,7 +72,8 @@ pub(super) struct Peer<'a> {
 impl<'a> Peer<'a> {
     /// The peer, or why it is left out.
     pub(super) fn find(kind: Kind, bundle: &'a Bundle) -> anyhow::Result<Self> {
-        let output = Command::new(kind.program())
+        let output = kind
+            .command()?
             .arg("--version")
             .output()
             .context("not installed")?;
@@ -86,7 +102,7 @@ impl<'a> Peer<'a> {
         let kind = self.kind.program();
         let name = format!("{kind}-{}-{dress:?}-{number}", &program[1..]);
         let wants = Wants {
-            limits: self.kind == Kind::Runc,
+            limits: self.kind != Kind::Crun,
             seccomp: dress != Dress::NoSeccomp,
         };
         self.bundle.for_peer(&name, program, wants)
@@ -94,9 +110,11 @@ impl<'a> Peer<'a> {
 
     /// Runs the peer's program and waits for it.
     fn call<'b>(&self, args: impl IntoIterator<Item = &'b str>) -> anyhow::Result<()> {
-        let mut command = Command::new(self.kind.program());
-        if self.kind == Kind::Crun {
-            command.args(["--cgroup-manager", "disabled"]);
+        let mut command = self.kind.command()?;
+        match self.kind {
+            Kind::Crun => drop(command.args(["--cgroup-manager", "disabled"])),
+            Kind::Gantry => drop(command.arg("oci")),
+            Kind::Runc => {}
         }
         command.arg("--root").arg(self.state.path()).args(args);
         command.stdin(Stdio::null()).stdout(Stdio::null());
@@ -238,7 +256,10 @@ fn apart<T: Send>(work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Re
 
 impl Subject for Peer<'_> {
     fn name(&self) -> String {
-        format!("{} {}", self.kind.program(), self.version)
+        match self.kind {
+            Kind::Crun | Kind::Runc => format!("{} {}", self.kind.program(), self.version),
+            Kind::Gantry => OURS.to_owned(),
+        }
     }
 
     fn offers(&self, dress: Dress) -> bool {
