@@ -27,8 +27,13 @@ const LINKS: [(&CStr, &CStr); 5] = [
 /// Opens the directory that `at` is to be made in.
 fn parent<'a>(root: BorrowedFd<'_>, at: &'a InRoot) -> Result<(OwnedFd, &'a CStr), Errno> {
     let (last, above) = at.parts.split_last().ok_or(Errno::ISDIR)?;
-    paths::make_parts(root, at, above.len())?;
-    let dir = paths::open(root, &last.parent, paths::DIR, paths::WITHIN)?;
+    let dir = match paths::open(root, &last.parent, paths::DIR, paths::WITHIN) {
+        Err(Errno::NOENT) => {
+            paths::make_parts(root, at, above.len())?;
+            paths::open(root, &last.parent, paths::DIR, paths::WITHIN)?
+        }
+        done => done?,
+    };
     Ok((dir, &last.name))
 }
 
