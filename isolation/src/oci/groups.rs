@@ -14,11 +14,9 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::error::{OciError, call};
-use crate::cgroup::{kill_group, remove_group};
+use crate::cgroup::{Freezer, kill_group, remove_group};
 
 const ROOT: &str = "/sys/fs/cgroup";
-/// How often the freezer is asked whether all are frozen.
-const FREEZE_ROUNDS: u32 = 500;
 
 /// One tree of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -282,33 +280,24 @@ impl Groups {
         unified.is_some_and(|dir| read(dir.join("cgroup.freeze")).trim() == "1")
     }
 
-    /// Stops or lets go all processes, and waits until it is so.
+    /// Stops or lets go all processes.
     pub(super) fn freeze(&self, freeze: bool) -> Result<(), OciError> {
-        let (file, value, done) = if let Some(dir) = self.dir("freezer") {
-            let value = if freeze { "FROZEN" } else { "THAWED" };
-            (dir.join("freezer.state"), value, value.to_owned())
+        let freezer = if let Some(dir) = self.dir("freezer") {
+            // Every process is in there from its start.
+            Freezer::V1 {
+                dir: dir.to_owned(),
+                tracking: dir.to_owned(),
+            }
         } else if let Some(dir) = self.unified() {
-            let value = if freeze { "1" } else { "0" };
-            (dir.join("cgroup.freeze"), value, format!("frozen {value}"))
+            Freezer::V2(dir.to_owned())
         } else {
             return Err(OciError::Refused("this host has no freezer".to_owned()));
         };
-        let words = || format!("write {value} to {}", file.display());
-        let watched = if file.ends_with("cgroup.freeze") {
-            file.with_file_name("cgroup.events")
+        if freeze {
+            freezer.freeze().map_err(call("freeze the container"))
         } else {
-            file.clone()
-        };
-        for _ in 0..FREEZE_ROUNDS {
-            // Written again each time: a v1 group whose processes fork may stay half frozen.
-            std::fs::write(&file, value).map_err(call(words()))?;
-            let now = std::fs::read_to_string(&watched).map_err(call(words()))?;
-            if now.lines().any(|line| line.trim() == done) {
-                return Ok(());
-            }
-            std::thread::sleep(std::time::Duration::from_millis(10));
+            freezer.thaw().map_err(call("thaw the container"))
         }
-        Err(OciError::Refused(format!("{}: still not done", words())))
     }
 }
 
