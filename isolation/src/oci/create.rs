@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::config::{Config, MAX_CONFIG_BYTES, NamespaceKind, Process, SPEC_VERSION};
+use super::config::{Config, MAX_CONFIG_BYTES, Process, SPEC_VERSION};
 use super::console::Console;
 use super::error::{OciError, call};
 use super::groups::{self, Groups, Tree};
@@ -187,9 +187,7 @@ impl Making<'_> {
         std::fs::write(&copy, text).map_err(call(format!("write {}", copy.display())))?;
         self.stored.groups.make()?;
         let resources = self.config.linux.resources.clone().unwrap_or_default();
-        let mut namespaces = self.config.linux.namespaces.iter();
-        let users = namespaces.any(|namespace| namespace.kind == NamespaceKind::User);
-        devices::filter(&self.stored.groups, &resources.devices, users)?;
+        devices::filter_v1(&self.stored.groups, &resources.devices)?;
         limits::write(&self.stored.groups, &resources)?;
         let (doors, unified) = self.stored.groups.doors()?;
         let listener = match self.start {
@@ -230,6 +228,9 @@ impl Making<'_> {
                 lock: place.lock_number(),
             },
         )?;
+        // While the process is busy: a program costs the kernel half a millisecond.
+        let users = namespaces.users();
+        devices::filter_v2(&self.stored.groups, &resources.devices, users)?;
         launched.await_ready(|pid| self.run_hooks(pid, states.as_ref()))?;
         self.stored.pid = launched.pid;
         self.stored.start_time = process_stat(launched.pid).map_or(0, |(_, start)| start);

@@ -54,10 +54,23 @@ fn whole(rules: &[DeviceRule]) -> Vec<DeviceRule> {
         .collect()
 }
 
-/// Makes the filter hold; `users` says that the container is in a user namespace.
-pub(super) fn filter(groups: &Groups, rules: &[DeviceRule], users: bool) -> Result<(), OciError> {
-    if let Some(dir) = groups.dir("devices") {
-        return write_v1(dir, rules);
+/// Makes the filter hold where that is files, one after the other: before anybody is in the group.
+pub(super) fn filter_v1(groups: &Groups, rules: &[DeviceRule]) -> Result<(), OciError> {
+    groups
+        .dir("devices")
+        .map_or(Ok(()), |dir| write_v1(dir, rules))
+}
+
+/// Makes the filter hold where that is a program, which takes effect whole: it may come while the
+/// container's process is set up, but before its start. `users` says that the container is in a
+/// user namespace.
+pub(super) fn filter_v2(
+    groups: &Groups,
+    rules: &[DeviceRule],
+    users: bool,
+) -> Result<(), OciError> {
+    if groups.dir("devices").is_some() {
+        return Ok(());
     }
     let program = program(&whole(rules))?;
     let Some(dir) = groups.unified() else {
