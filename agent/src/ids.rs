@@ -2,7 +2,8 @@
 //!
 //! It decides that once the volumes of a task are known. A task needs the host's ids when a file
 //! system that it uses cannot be shown with mapped ones, and on the host's network when it listens on
-//! a port that only the host's root may open. Nothing else does: ids on disk are the same either way.
+//! a port that only the host's root may open. It may also say so by a label, for ports that it does not
+//! declare. Nothing else needs them: ids on disk are the same either way.
 
 use std::path::Path;
 
@@ -10,6 +11,8 @@ use gantry_isolation::spec::{Ids, Mount, MountKind};
 use gantry_isolation::userns::Probe;
 use gantry_wire::agent::{Launch, NetworkMode};
 
+/// Label of an app, and the value, with which it keeps the users of the node.
+const LABEL: (&str, &str) = ("GANTRY_USERS", "host");
 /// Ports below it are root's (`ip_unprivileged_port_start` of ip(7); its default).
 const FIRST_FREE_PORT: u32 = 1024;
 
@@ -68,7 +71,15 @@ impl PrivateIds {
         };
         let native = launch.image.is_empty();
         let bad_root = native && !self.native;
-        if bad_root || listens_as_root(launch) || mounts.iter().any(|m| !is_mappable(probe, m)) {
+        let asked = launch
+            .labels
+            .get(LABEL.0)
+            .is_some_and(|users| users == LABEL.1);
+        if asked
+            || bad_root
+            || listens_as_root(launch)
+            || mounts.iter().any(|m| !is_mappable(probe, m))
+        {
             Ids::Host
         } else {
             Ids::Private
@@ -127,5 +138,8 @@ mod tests {
         assert_eq!(of(&listening(NetworkMode::Host, 80), &[]), Ids::Host);
         assert_eq!(of(&listening(NetworkMode::Host, 8080), &[]), Ids::Private);
         assert_eq!(of(&listening(NetworkMode::Bridge, 80), &[]), Ids::Private);
+        let mut asking = Launch::default();
+        asking.labels.insert("GANTRY_USERS".into(), "host".into());
+        assert_eq!(of(&asking, &[]), Ids::Host);
     }
 }

@@ -91,6 +91,11 @@ fn wanted<'a>(state: &'a Value, name: Option<&str>) -> Result<Vec<&'a Value>, Fa
 
 /// The images of a node that does not run.
 fn stopped(dir: &Path) -> Result<Target, Failure> {
+    if !dir.is_dir() {
+        let message = format!("there is no data directory {}", dir.display());
+        return Err(Failure::new(Exit::NotFound, message)
+            .hint("for a node that is still to be made, make the directory first"));
+    }
     let opened = ImageServer::open(&dir.join("agent"));
     let server = opened.map_err(|error| match &error {
         ImagesError::Running(_) => Failure::new(Exit::Conflict, error.to_string())

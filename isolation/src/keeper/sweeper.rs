@@ -65,6 +65,8 @@ impl Sweeper {
             SocketFlags::CLOEXEC,
             None,
         )?;
+        // An event of a sweeper that was replaced meanwhile must not make the keeper wait.
+        rustix::io::ioctl_fionbio(&socket, true)?;
         match sys::clone3(clone_flags::PIDFD, None)? {
             Cloned::Child => serve(&theirs),
             Cloned::Parent(_, pidfd) => Ok(Self {

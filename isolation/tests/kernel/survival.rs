@@ -324,6 +324,38 @@ fn a_signal_to_a_whole_group_spares_the_keeper_and_reaches_its_commands() {
 }
 
 #[test]
+fn a_sweeper_that_is_killed_is_replaced_and_nothing_waits_for_it() {
+    let mut node = Node::new();
+    node.sh("first", "true");
+    let keeper = rustix::net::sockopt::socket_peercred(raw(&node)).unwrap();
+    let keeper = keeper.pid.as_raw_nonzero();
+    let sweeper = || {
+        let children = format!("/proc/{keeper}/task/{keeper}/children");
+        let children = std::fs::read_to_string(children).unwrap();
+        let mut pids = children
+            .split_whitespace()
+            .map(|pid| pid.parse::<i32>().unwrap());
+        pids.find(|pid| {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            name.trim() == "gantry-sweeper"
+        })
+    };
+    let mut former = None;
+    for round in 0..20 {
+        let pid = until("another sweeper", || {
+            sweeper().filter(|pid| Some(*pid) != former)
+        });
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL).unwrap();
+        former = Some(pid);
+        assert_eq!(node.sh(&format!("c{round}"), "echo served"), "served\n");
+    }
+    assert!(
+        node.list().is_empty() && node.groups().is_empty(),
+        "all was removed"
+    );
+}
+
+#[test]
 fn what_a_dead_keeper_left_is_reaped() {
     let mut node = Node::new();
     for name in ["c1", "c2"] {

@@ -234,6 +234,7 @@ impl Keeper {
             None => sys::pidfd_send_signal(container.pidfd.as_fd(), signo).map_err(words),
         };
         if signo == libc::SIGKILL {
+            container.group.unthrottle();
             self.release_killed(serial);
         }
         sent
