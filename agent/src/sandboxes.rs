@@ -8,7 +8,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -113,10 +113,9 @@ impl Sandboxes {
                 if live.contains(&run) {
                     continue;
                 }
-                let modified = fs::metadata(&run)?
-                    .modified()
-                    .unwrap_or(SystemTime::UNIX_EPOCH);
-                finished.push((modified, run));
+                // Not the time of modification, which a task may set to anything.
+                let changed = u64::try_from(fs::metadata(&run)?.ctime()).unwrap_or(0);
+                finished.push((SystemTime::UNIX_EPOCH + Duration::from_secs(changed), run));
                 let name = task_dir.file_name().unwrap_or_default().to_string_lossy();
                 over.extend(TaskId::parse(name).ok());
             }

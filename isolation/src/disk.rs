@@ -258,8 +258,7 @@ pub(crate) fn remove(dir: &Path) -> Result<(), DiskError> {
 }
 
 fn remove_files(dir: &Path) -> Result<(), DiskError> {
-    // It follows no symbolic link below the directory (std, CVE-2022-21658).
-    match std::fs::remove_dir_all(dir) {
+    match crate::tree::remove(dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(DiskError::Remove {
             path: dir.to_owned(),
             source: error,

@@ -20,4 +20,5 @@ mod child;
 mod device;
 mod plan;
 mod sys;
+pub mod tree;
 pub mod userns;

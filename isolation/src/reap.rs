@@ -95,7 +95,7 @@ fn remove_one(parents: &[PathBuf], containers_dir: &Path, name: &Path, failures:
     }
     let dir = containers_dir.join(name);
     let removed = match std::fs::symlink_metadata(&dir) {
-        Ok(found) if found.is_dir() => std::fs::remove_dir_all(&dir),
+        Ok(found) if found.is_dir() => crate::tree::remove(&dir),
         Ok(_) => std::fs::remove_file(&dir),
         Err(_) => Ok(()),
     };

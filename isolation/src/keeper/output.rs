@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::pipe::{SpliceFlags, splice};
 
@@ -37,6 +37,20 @@ pub(super) struct Rotation {
     pub(super) max_bytes: u64,
     /// Old files kept.
     pub(super) keep: u32,
+    /// Whose the files are, where the container's users are none of the host's: a user that it does
+    /// not have, so that it cannot open them for writing. Whoever writes to a file holds up whoever
+    /// else does, and that is the one thread of the keeper.
+    pub(super) owner: Option<u32>,
+}
+
+impl Rotation {
+    fn own(self, file: &OwnedFd) -> Result<(), Errno> {
+        let Some(owner) = self.owner else {
+            return Ok(());
+        };
+        let (user, group) = (Uid::from_raw(owner), Gid::from_raw(owner));
+        rustix::fs::fchown(file, Some(user), Some(group))
+    }
 }
 
 /// One stream.
@@ -81,6 +95,7 @@ impl Pump {
             Ok(file) => {
                 let stat = rustix::fs::fstat(&file)?;
                 if FileType::from_raw_mode(stat.st_mode).is_file() {
+                    pump.rotation.own(&file)?;
                     pump.offset = u64::try_from(stat.st_size).unwrap_or(0);
                     pump.file = Some(file);
                 } else {
@@ -182,6 +197,7 @@ impl Pump {
         for _ in 0..MAX_TRIES {
             match rustix::fs::openat(&*self.dir, self.name, flags, Mode::from_raw_mode(0o644)) {
                 Ok(file) => {
+                    self.rotation.own(&file)?;
                     (self.file, self.offset) = (Some(file), 0);
                     return Ok(());
                 }

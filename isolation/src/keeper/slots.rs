@@ -8,6 +8,7 @@
 //! that died are never used again but removed.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -143,14 +144,7 @@ pub(super) fn empty(slot: &Path) -> std::io::Result<()> {
             _ => {}
         }
     }
-    for entry in std::fs::read_dir(&upper)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            std::fs::remove_dir_all(entry.path())?;
-        } else {
-            std::fs::remove_file(entry.path())?;
-        }
-    }
+    crate::tree::empty(std::fs::File::open(&upper)?.as_fd())?;
     chown(&upper, Some(0), Some(0))?;
     std::fs::set_permissions(&upper, std::fs::Permissions::from_mode(0o755))?;
     remove_attributes(&upper)

@@ -19,9 +19,9 @@ use super::output::{Pump, Rotation, open_dir};
 use crate::cgroup::{self, Group, remove_group};
 use crate::child::{self, Handed};
 use crate::device::{self, DeviceError};
-use crate::plan::{self, HostFacts, Inherited, own_processes};
+use crate::plan::{self, HostFacts, Inherited, USERS, own_processes};
 use crate::seccomp;
-use crate::spec::{ContainerSpec, Network, Output, Sharing};
+use crate::spec::{ContainerSpec, Ids, Network, Output, Sharing};
 use crate::sys::{self, Cloned, clone_flags};
 
 /// What a start needs of the keeper.
@@ -93,7 +93,9 @@ pub(super) fn start(
     };
     let netns = came(spec.network == Network::Namespace, "network namespace")?;
     let terminal = came(spec.terminal, "terminal")?;
-    let streams = Streams::new(&spec.output).map_err(failed("open the output files"))?;
+    // The first number that its view of the sandbox does not have.
+    let owner = (spec.ids != Ids::Host).then_some(USERS);
+    let streams = Streams::new(&spec.output, owner).map_err(failed("open the output files"))?;
     let (report, report_end) = message_pipe().map_err(failed("make a pipe"))?;
     let shares_processes = !own_processes(&spec.namespaces);
     let (status, status_end) = status_pipe(spec.init && !shares_processes)?;
@@ -185,7 +187,7 @@ struct Streams {
 }
 
 impl Streams {
-    fn new(output: &Output) -> Result<Self, Errno> {
+    fn new(output: &Output, owner: Option<u32>) -> Result<Self, Errno> {
         let Output::Files {
             dir,
             max_bytes,
@@ -201,6 +203,7 @@ impl Streams {
         let rotation = Rotation {
             max_bytes: *max_bytes,
             keep: *keep,
+            owner,
         };
         let stream = |name| -> Result<(OwnedFd, Pump), Errno> {
             let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;

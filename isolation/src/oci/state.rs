@@ -310,7 +310,7 @@ impl Place {
 
     /// Removes the directory. The lock goes with it.
     pub(super) fn remove(self) -> Result<(), OciError> {
-        match std::fs::remove_dir_all(&self.dir) {
+        match crate::tree::remove(&self.dir) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 Err(call(format!("remove {}", self.dir.display()))(error))
             }

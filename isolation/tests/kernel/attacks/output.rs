@@ -2,7 +2,7 @@
 
 use super::{attackers, container, is_empty, victim};
 use crate::node::Node;
-use gantry_isolation::spec::Output;
+use gantry_isolation::spec::{Ids, Output};
 
 /// Replaces its own output file as `trick` says, then writes more than fits one file.
 fn with_rotation(trick: &str) {
@@ -78,5 +78,24 @@ fn grow_the_log_without_end() {
             "{}: {total}",
             who.name
         );
+    }
+}
+
+#[test]
+fn hold_up_the_keeper_by_writing_to_its_file() {
+    // A queue of large writes to one file makes everyone wait who writes to it.
+    let mut node = Node::new();
+    for who in attackers()
+        .into_iter()
+        .filter(|who| who.ids == Ids::Private)
+    {
+        let script = r"
+for name in ('stdout', 'stderr'):
+    tried(name, lambda: os.open('/mnt/mesos/sandbox/' + name, os.O_WRONLY))
+    tried(name + ' cut', lambda: os.truncate('/mnt/mesos/sandbox/' + name, 0))
+    tried(name + ' owned', lambda: os.chown('/mnt/mesos/sandbox/' + name, 0, 0), [errno.EOVERFLOW])
+";
+        let ended = node.run(&container(&node, &who, script));
+        super::assert_refused(&who, 6, &ended);
     }
 }
