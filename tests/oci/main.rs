@@ -6,6 +6,7 @@ mod bundle;
 mod containerd;
 mod devices;
 mod failures;
+mod inside;
 mod lifecycle;
 mod podman;
 mod terminal;

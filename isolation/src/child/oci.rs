@@ -7,6 +7,7 @@
 //! After `r`, the parent may be gone: the start then comes over the listening socket, and a later
 //! failure is told there.
 
+mod birth;
 mod copy;
 mod dev;
 mod guards;
@@ -34,6 +35,8 @@ pub(crate) struct OciHanded<'a> {
     pub(crate) sync: BorrowedFd<'a>,
     /// Where the start is awaited when not at `sync`.
     pub(crate) start: Option<BorrowedFd<'a>>,
+    /// Where to tell the number of a sibling that goes on instead.
+    pub(crate) number: Option<BorrowedFd<'a>>,
     /// What only the parent may hold: a lock, its end of the socket.
     pub(crate) parents: [Option<i32>; 2],
 }
@@ -41,7 +44,7 @@ pub(crate) struct OciHanded<'a> {
 /// Runs the plan; never returns.
 pub(crate) fn run(plan: &Plan, handed: OciHanded<'_>) -> ! {
     let mut progress = Progress {
-        link: Some(Link::new(handed.sync, handed.start)),
+        link: Some(Link::new(handed.sync, handed.start, handed.number)),
         ..Progress::default()
     };
     for (number, fd) in (0..).zip(handed.stdio.into_iter().flatten()) {
@@ -107,6 +110,11 @@ pub(super) fn take(
         OciStep::Root { tree, at } => mounts::root(*tree, at, &mut progress.root),
         OciStep::Mount(mount) => mounts::mount(needed(&progress.root)?, mount),
         OciStep::Device(device) => dev::node(needed(&progress.root)?, device),
+        OciStep::Birth { first, terminal } => {
+            let dirs = [progress.root.as_ref(), progress.cwd.as_ref()];
+            let link = progress.link.as_ref().ok_or(rustix::io::Errno::BADF)?;
+            birth::birth(*first, *terminal, link, dirs)
+        }
         OciStep::DeviceLinks => dev::links(needed(&progress.root)?),
         OciStep::RuntimeHooks => Ok(linked(progress)?.ask(HOOKS)?),
         OciStep::Hook(hook) => hook::run(hook),

@@ -12,7 +12,7 @@ use super::config::{Config, MAX_CONFIG_BYTES, Process, SPEC_VERSION};
 use super::console::Console;
 use super::error::{OciError, call};
 use super::groups::{self, Groups, Tree};
-use super::launch::{Launched, Wanted, launch, number};
+use super::launch::{Between, Launched, Wanted, launch, number};
 use super::state::{CONFIG, Place, START_SOCKET, Status, Stored, process_stat, read_bounded};
 use super::steps::{self, Kept, Namespaces};
 use super::{Global, check, devices, hooks, limits};
@@ -221,7 +221,9 @@ impl Making<'_> {
                 flags: namespaces.clone_flags(),
                 unified: unified.as_ref().map(AsFd::as_fd),
                 pid_namespace: namespaces.pid_to_join(),
-                users: namespaces.users_to_join(),
+                between: namespaces
+                    .users_to_join()
+                    .map_or(Between::Nobody, Between::Users),
                 id_maps: namespaces.id_maps(),
                 oom_score_adj: self.process.oom_score_adj,
                 start: listener.as_ref().map(AsFd::as_fd),

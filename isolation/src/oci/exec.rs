@@ -3,15 +3,13 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
-use rustix::fs::{Mode, OFlags};
-
 use super::config::{Config, MAX_CONFIG_BYTES, Process};
 use super::console::Console;
 use super::create::{listen_fds, write_pid};
 use super::delete::{pidfd, stored_config};
 use super::error::{OciError, call};
 use super::foreground::{self, Signals};
-use super::launch::{Launched, Wanted, launch, number, shell_status};
+use super::launch::{Between, Launched, Wanted, launch, number, shell_status};
 use super::state::{Place, Status, Stored, read_bounded};
 use super::steps::{self, Entered, Kept, ProcessPlan};
 use super::{Global, check};
@@ -211,17 +209,14 @@ fn enter(
         console.map(Console::number),
         &mut kept,
     )?;
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let pids = rustix::fs::open(format!("/proc/{}/ns/pid", stored.pid), flags, Mode::empty())
-        .map_err(call("open the container's pid namespace"))?;
     launch(
         plan,
         kept,
         &Wanted {
             flags: 0,
             unified: unified.as_ref().map(AsFd::as_fd),
-            pid_namespace: Some(number(&pids)),
-            users: None,
+            pid_namespace: None,
+            between: Between::Plan,
             id_maps: None,
             oom_score_adj: process.oom_score_adj,
             start: None,

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use nix::sched::CloneFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
 use super::error::{OciError, call};
 use super::steps::{Kept, with_pid_namespace};
@@ -20,8 +21,8 @@ pub(super) struct Wanted<'a> {
     pub(super) unified: Option<BorrowedFd<'a>>,
     /// PID namespace to set for the clone.
     pub(super) pid_namespace: Option<i32>,
-    /// User namespace to enter before the clone.
-    pub(super) users: Option<i32>,
+    /// Who clones.
+    pub(super) between: Between,
     /// Text of `uid_map` and `gid_map` of a new one.
     pub(super) id_maps: Option<(String, String)>,
     pub(super) oom_score_adj: Option<i32>,
@@ -29,6 +30,17 @@ pub(super) struct Wanted<'a> {
     pub(super) start: Option<BorrowedFd<'a>>,
     /// The container's lock, which only the runtime may hold.
     pub(super) lock: Option<i32>,
+}
+
+/// Who makes the process.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Between {
+    /// The runtime.
+    Nobody,
+    /// A process that entered this user namespace, so that it owns the new namespaces.
+    Users(i32),
+    /// A process that runs the plan up to its [`OciStep::Birth`].
+    Plan,
 }
 
 /// A process that was cloned; dropped before [`Launched::release`], it is killed.
@@ -76,17 +88,22 @@ pub(super) fn launch(plan: Plan, kept: Kept, wanted: &Wanted<'_>) -> Result<Laun
         stdio: None,
         sync: theirs.as_fd(),
         start: wanted.start,
+        number: None,
         parents: [Some(ours.as_raw_fd()), wanted.lock],
     };
-    let cloned = with_pid_namespace(wanted.pid_namespace, || match wanted.users {
-        Some(users) => through_users(users, wanted, &plan, handed),
-        None => {
+    let cloned = with_pid_namespace(wanted.pid_namespace, || match wanted.between {
+        Between::Users(users) => through_users(users, wanted, &plan, handed),
+        Between::Plan => through(wanted.unified, |number| {
+            let number = Some(number.as_fd());
+            run(&plan, OciHanded { number, ..handed })
+        }),
+        Between::Nobody => {
             let cloned = sys::clone3(clone_flags::PIDFD | wanted.flags, wanted.unified);
             if matches!(cloned, Ok(Cloned::Child)) {
                 run(&plan, handed);
             }
             match cloned {
-                Ok(Cloned::Parent(pid, Some(pidfd))) => Ok((pid, pidfd)),
+                Ok(Cloned::Parent(pid, Some(pidfd))) => Ok(Some((pid, pidfd))),
                 Ok(_) => Err(Errno::BADF),
                 Err(errno) => Err(errno),
             }
@@ -94,7 +111,9 @@ pub(super) fn launch(plan: Plan, kept: Kept, wanted: &Wanted<'_>) -> Result<Laun
     })?;
     drop(theirs);
     drop(kept);
-    let (pid, pidfd) = cloned.map_err(call(words))?;
+    let Some((pid, pidfd)) = cloned.map_err(call(words))? else {
+        return Err(ended(&ours, &plan));
+    };
     let launched = Launched {
         pid,
         pidfd,
@@ -116,49 +135,89 @@ pub(super) fn launch(plan: Plan, kept: Kept, wanted: &Wanted<'_>) -> Result<Laun
     Ok(launched)
 }
 
-/// Clones from a process that entered the user namespace first, so that it owns the new namespaces.
-/// That process only tells the number of its sibling and ends.
+/// Why a process ended before it made its sibling.
+fn ended(sync: &OwnedFd, plan: &Plan) -> OciError {
+    match hear(sync) {
+        Ok((REPORT_BYTES, bytes)) => OciError::Start(failure(plan, bytes)),
+        Ok(_) => OciError::Start("the process ended while it was set up".to_owned()),
+        Err(error) => error,
+    }
+}
+
+/// Clones from a process that entered the user namespace first. That process only tells the number
+/// of its sibling and ends.
 fn through_users(
     users: i32,
     wanted: &Wanted<'_>,
     plan: &Plan,
     handed: OciHanded<'_>,
-) -> Result<(i32, OwnedFd), Errno> {
+) -> Result<Option<(i32, OwnedFd)>, Errno> {
+    through(None, |write| {
+        let entered = nix::sched::setns(sys::oci::borrow(users), CloneFlags::CLONE_NEWUSER);
+        let number = match entered {
+            Err(errno) => -(errno as i32),
+            Ok(()) => match sys::clone3(clone_flags::PARENT | wanted.flags, wanted.unified) {
+                Ok(Cloned::Child) => run(plan, handed),
+                Ok(Cloned::Parent(pid, _)) => pid,
+                Err(errno) => -errno.raw_os_error(),
+            },
+        };
+        // Four bytes fit a pipe.
+        let _ = rustix::io::write(&write, &number.to_ne_bytes());
+        sys::exit_now(0)
+    })
+}
+
+/// Runs `then` in a process that makes a sibling and tells its number by the pipe. None: it ended
+/// without.
+fn through(
+    unified: Option<BorrowedFd<'_>>,
+    then: impl FnOnce(OwnedFd),
+) -> Result<Option<(i32, OwnedFd)>, Errno> {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    match sys::clone3(0, None)? {
+    match sys::clone3(0, unified)? {
         Cloned::Child => {
             drop(read);
-            let entered = nix::sched::setns(sys::oci::borrow(users), CloneFlags::CLONE_NEWUSER);
-            let number = match entered {
-                Err(errno) => -(errno as i32),
-                Ok(()) => match sys::clone3(clone_flags::PARENT | wanted.flags, wanted.unified) {
-                    Ok(Cloned::Child) => run(plan, handed),
-                    Ok(Cloned::Parent(pid, _)) => pid,
-                    Err(errno) => -errno.raw_os_error(),
-                },
-            };
-            // Four bytes fit a pipe.
-            let _ = rustix::io::write(&write, &number.to_ne_bytes());
-            sys::exit_now(0)
+            then(write);
+            // It has not come back.
+            sys::exit_now(126)
         }
         Cloned::Parent(between, _) => {
             drop(write);
             let mut bytes = [0; 4];
             let got = rustix::io::read(&read, &mut bytes);
             sys::oci::wait_for(between)?;
-            got?;
+            if got? != bytes.len() {
+                return Ok(None);
+            }
             match i32::from_ne_bytes(bytes) {
                 pid if pid > 0 => {
-                    // It is our child, so the number stays its own until we wait for it.
-                    let named = rustix::process::Pid::from_raw(pid).ok_or(Errno::SRCH)?;
-                    let flags = rustix::process::PidfdFlags::empty();
-                    Ok((pid, rustix::process::pidfd_open(named, flags)?))
+                    // Its number stays its own until we wait for it, if it is our child; the number
+                    // may have come from the new process, which the container can reach into.
+                    let named = Pid::from_raw(pid).ok_or(Errno::SRCH)?;
+                    let look =
+                        WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+                    waitid(WaitId::Pid(named), look)?;
+                    Ok(Some((pid, pidfd_open(named, PidfdFlags::empty())?)))
                 }
                 0 => Err(Errno::SRCH),
                 errno => Err(Errno::from_raw_os_error(-errno)),
             }
         }
     }
+}
+
+/// The next message: how many bytes, and they.
+fn hear(sync: &OwnedFd) -> Result<(usize, [u8; REPORT_BYTES]), OciError> {
+    let mut bytes = [0; REPORT_BYTES];
+    let got = loop {
+        match rustix::net::recv(sync, &mut bytes, RecvFlags::empty()) {
+            Err(Errno::INTR) => {}
+            Err(Errno::CONNRESET) => break 0,
+            done => break done.map_err(call("listen to the container's process"))?.0,
+        }
+    };
+    Ok((got, bytes))
 }
 
 impl Launched {
@@ -173,18 +232,11 @@ impl Launched {
 
     /// Hears the next word.
     pub(super) fn listen(&self) -> Result<Said, OciError> {
-        let mut bytes = [0; REPORT_BYTES];
-        let got = loop {
-            match rustix::net::recv(&self.sync, &mut bytes, RecvFlags::empty()) {
-                Err(Errno::INTR) => {}
-                Err(Errno::CONNRESET) => break 0,
-                done => break done.map_err(call("listen to the container's process"))?.0,
-            }
-        };
+        let (got, bytes) = hear(&self.sync)?;
         match (got, bytes[0]) {
             (1, HOOKS) => Ok(Said::Hooks),
             (1, READY) => Ok(Said::Ready),
-            (REPORT_BYTES, _) => Err(OciError::Start(self.words(bytes))),
+            (REPORT_BYTES, _) => Err(OciError::Start(failure(&self.plan, bytes))),
             _ => Ok(Said::Running),
         }
     }
@@ -224,27 +276,28 @@ impl Launched {
         self.armed = false;
         (self.pid, self.pidfd.try_clone())
     }
+}
 
-    fn words(&self, report: [u8; REPORT_BYTES]) -> String {
-        let (index, code) = read_report(report);
-        let program = match self.plan.steps.last() {
-            Some(Step::Exec(program)) => program.as_str(),
-            _ => "",
-        };
-        match self.plan.steps.get(index) {
-            Some(Step::Oci(OciStep::FindProgram) | Step::Exec(_)) => program_words(program, code),
-            Some(Step::Oci(step @ OciStep::WorkingDirectory { .. })) => {
-                format!("{step} failed: {}", Fault::words(code))
-            }
-            Some(Step::Oci(OciStep::Limit { name, .. })) => {
-                format!(
-                    "error setting rlimit type {name}: {}",
-                    Fault::words(code).to_lowercase()
-                )
-            }
-            Some(step) => format!("{step}: {}", Fault::words(code)),
-            None => Fault::words(code),
+/// What a process reported.
+fn failure(plan: &Plan, report: [u8; REPORT_BYTES]) -> String {
+    let (index, code) = read_report(report);
+    let program = match plan.steps.last() {
+        Some(Step::Exec(program)) => program.as_str(),
+        _ => "",
+    };
+    match plan.steps.get(index) {
+        Some(Step::Oci(OciStep::FindProgram) | Step::Exec(_)) => program_words(program, code),
+        Some(Step::Oci(step @ OciStep::WorkingDirectory { .. })) => {
+            format!("{step} failed: {}", Fault::words(code))
         }
+        Some(Step::Oci(OciStep::Limit { name, .. })) => {
+            format!(
+                "error setting rlimit type {name}: {}",
+                Fault::words(code).to_lowercase()
+            )
+        }
+        Some(step) => format!("{step}: {}", Fault::words(code)),
+        None => Fault::words(code),
     }
 }
 

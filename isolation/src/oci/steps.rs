@@ -157,7 +157,9 @@ pub(super) fn container(
     };
     let mut after = Vec::new();
     hook_steps(&hooks.start_container, created, &mut after)?;
-    plan.finish(steps, after, kept)
+    // After the hooks, which are not confined by it.
+    after.extend(label::step(input.process, kept)?);
+    plan.finish(steps, None, after)
 }
 
 fn cgroup_steps(doors: Vec<Door>, kept: &mut Kept, steps: &mut Vec<Step>) {
@@ -243,6 +245,8 @@ pub(super) fn exec(
     kept: &mut Kept,
 ) -> Result<Plan, OciError> {
     let mut steps = Vec::with_capacity(32);
+    // While the host's procfs is in reach; a clone passes it on.
+    steps.extend(label::step(plan.process, kept)?);
     cgroup_steps(doors, kept, &mut steps);
     namespaces.steps(pidfd, &mut steps);
     steps.push(oci(OciStep::WorkingDirectory {
@@ -257,7 +261,11 @@ pub(super) fn exec(
             console: false,
         }));
     }
-    plan.finish(steps, Vec::new(), kept)
+    let birth = oci(OciStep::Birth {
+        first: plan.first_closed,
+        terminal: console.is_some(),
+    });
+    plan.finish(steps, Some(birth), Vec::new())
 }
 
 /// The command, ready for exec.

@@ -62,6 +62,14 @@ pub(crate) enum OciStep {
     Mount(Box<OciMount>),
     /// Make a device node, or bind the host's.
     Device(Box<OciDevice>),
+    /// Close everything from this number on that the process does not need, and go on as a child of
+    /// the runtime, the first to be seen in the PID namespace that was set.
+    Birth {
+        /// First to close.
+        first: u32,
+        /// Whether stdin becomes its controlling terminal.
+        terminal: bool,
+    },
     /// Make the links that every `/dev` has.
     DeviceLinks,
     /// Tell the runtime that its hooks may run, and wait until they did.
@@ -274,6 +282,7 @@ impl fmt::Display for OciStep {
             Self::Root { at, .. } => write!(f, "mount the root {}", at.to_string_lossy()),
             Self::Mount(mount) => write!(f, "mount {} at {}", mount.source, mount.at),
             Self::Device(device) => write!(f, "make the device {}", device.at),
+            Self::Birth { .. } => f.write_str("start in the pid namespace"),
             Self::DeviceLinks => f.write_str("make the links of /dev"),
             Self::RuntimeHooks => f.write_str("wait for the runtime's hooks"),
             Self::Hook(hook) => write!(f, "run the hook {}", hook.path.to_string_lossy()),

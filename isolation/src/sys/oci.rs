@@ -24,6 +24,25 @@ pub(crate) fn close_on_exec_from(first: u32) -> Result<(), Errno> {
     check(done)
 }
 
+/// Closes every descriptor from `first` on but those of `keep`, which is sorted here.
+pub(crate) fn close_all_but(first: u32, keep: &mut [u32]) -> Result<(), Errno> {
+    keep.sort_unstable();
+    let mut from = first;
+    for &number in keep.iter().filter(|number| **number >= first) {
+        if number > from {
+            close_range(from, number - 1)?;
+        }
+        from = number + 1;
+    }
+    close_range(from, u32::MAX)
+}
+
+fn close_range(first: u32, last: u32) -> Result<(), Errno> {
+    // SAFETY: the caller is a child that leaves by exec or _exit and uses only what it keeps, so
+    // whatever owns a number in its copy of memory is never dropped.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })
+}
+
 /// A descriptor that is named by its number in a plan and stays open until exec.
 pub(crate) fn borrow(number: i32) -> BorrowedFd<'static> {
     // SAFETY: plans name descriptors that the runtime keeps open, in a process that runs one plan

@@ -99,7 +99,8 @@ pub(super) fn links(root: BorrowedFd<'_>) -> Result<(), Fault> {
 }
 
 /// Makes a terminal in the container's own devpts, sends its master to whoever holds the other end
-/// of `socket`, and makes its slave stdin, stdout, stderr and the controlling terminal. Nothing is
+/// of `socket`, and makes its slave stdin, stdout, stderr and, with the console of a container, the
+/// controlling terminal, which one more process gets at its birth. Nothing is
 /// reached by a name that the container could have changed (CVE-2025-52565).
 pub(super) fn terminal(
     root: BorrowedFd<'_>,
@@ -148,7 +149,9 @@ pub(super) fn terminal(
     for number in 0..3 {
         sys::dup_to(slave.as_fd(), number, false)?;
     }
-    rustix::process::ioctl_tiocsctty(&slave)?;
+    if console {
+        rustix::process::ioctl_tiocsctty(&slave)?;
+    }
     Ok(())
 }
 

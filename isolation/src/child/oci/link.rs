@@ -19,17 +19,29 @@ pub(crate) const GO: u8 = b'g';
 pub(in crate::child) struct Link {
     sync: i32,
     start: Option<i32>,
+    /// Where a process that is not the last one tells the number of its sibling.
+    number: Option<i32>,
     /// Who started it, once it was; hears of a failure.
     starter: Option<OwnedFd>,
 }
 
 impl Link {
-    pub(super) fn new(sync: BorrowedFd<'_>, start: Option<BorrowedFd<'_>>) -> Self {
+    pub(super) fn new(
+        sync: BorrowedFd<'_>,
+        start: Option<BorrowedFd<'_>>,
+        number: Option<BorrowedFd<'_>>,
+    ) -> Self {
         Self {
             sync: sync.as_raw_fd(),
             start: start.map(|fd| fd.as_raw_fd()),
+            number: number.map(|fd| fd.as_raw_fd()),
             starter: None,
         }
+    }
+
+    /// The descriptors that a sibling needs, and the one that only this process does.
+    pub(super) fn numbers(&self) -> ([Option<i32>; 2], Option<i32>) {
+        ([Some(self.sync), self.start], self.number)
     }
 
     /// Sends a few bytes; without a listener there is nobody to tell.

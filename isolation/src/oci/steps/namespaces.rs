@@ -200,8 +200,6 @@ impl Entered {
             if theirs.is_some() && theirs != link("self") {
                 match name {
                     "user" => users = true,
-                    // Set for the clone by the runtime.
-                    "pid" => {}
                     _ => kinds |= kind,
                 }
             }
@@ -222,7 +220,8 @@ impl Entered {
                 path: format!("of process {}{name}", self.pid),
             })
         };
-        // The user namespace last: we have every right over the others without it.
+        // The user namespace last: we have every right over the others without it. The one of
+        // processes holds for children only, so for the process that the last steps make.
         steps.push(join(self.kinds, ""));
         if self.users {
             steps.push(join(CloneFlags::CLONE_NEWUSER, " (user)"));

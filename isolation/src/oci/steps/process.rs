@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustix::fs::{Gid, Mode, OFlags, ResolveFlags, openat2};
 
-use super::{Kept, command, label, oci};
+use super::{command, oci};
 use crate::oci::config::{Config, IoPriority, Personality, Process, Scheduler};
 use crate::oci::error::OciError;
 use crate::oci::filter;
@@ -134,14 +134,19 @@ pub(in crate::oci) struct ProcessPlan<'a> {
 }
 
 impl ProcessPlan<'_> {
-    /// Adds the steps from the keyring to exec; `hooks` come once it was started.
+    /// Adds the steps from the keyring to exec. `birth` is where the process starts to be seen in its
+    /// PID namespace: as late as it can; `after` comes once it was started.
     pub(in crate::oci) fn finish(
         &self,
         mut steps: Vec<Step>,
-        hooks: Vec<Step>,
-        kept: &mut Kept,
+        mut birth: Option<Step>,
+        after: Vec<Step>,
     ) -> Result<Plan, OciError> {
         let process = self.process;
+        if process.scheduler.is_some() {
+            // A clone may undo it.
+            steps.extend(birth.take());
+        }
         if self.new_keyring {
             steps.push(Step::Keyring);
         }
@@ -176,13 +181,16 @@ impl ProcessPlan<'_> {
         } else {
             (filter, None)
         };
+        if early.is_some() {
+            // The filter may refuse the clone.
+            steps.extend(birth.take());
+        }
         steps.extend(early);
         steps.push(oci(OciStep::Credentials(Box::new(who))));
+        steps.extend(birth);
         steps.push(oci(OciStep::FindProgram));
         steps.push(oci(OciStep::AwaitStart));
-        steps.extend(hooks);
-        // After the hooks, which are not confined by it.
-        steps.extend(label::step(process, kept)?);
+        steps.extend(after);
         steps.push(oci(OciStep::CloseFrom(self.first_closed)));
         steps.extend(late);
         let command = command(process, &self.environment())?;
