@@ -8,7 +8,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -113,9 +113,7 @@ impl Sandboxes {
                 if live.contains(&run) {
                     continue;
                 }
-                // Not the time of modification, which a task may set to anything.
-                let changed = u64::try_from(fs::metadata(&run)?.ctime()).unwrap_or(0);
-                finished.push((SystemTime::UNIX_EPOCH + Duration::from_secs(changed), run));
+                finished.push((ended(&run)?, run));
                 let name = task_dir.file_name().unwrap_or_default().to_string_lossy();
                 over.extend(TaskId::parse(name).ok());
             }
@@ -137,6 +135,7 @@ impl Sandboxes {
         if self.finished.iter().any(|(_, path)| *path == sandbox) {
             return;
         }
+        mark_ended(&sandbox);
         self.finished.push_back((SystemTime::now(), sandbox));
     }
 
@@ -155,6 +154,21 @@ impl Sandboxes {
 
     pub(crate) fn len(&self) -> usize {
         self.finished.len()
+    }
+}
+
+/// When the task of a sandbox ended: kept as the time of the directory above, since a task may set
+/// its sandbox's to anything.
+fn ended(sandbox: &Path) -> io::Result<SystemTime> {
+    let runs = sandbox.parent().unwrap_or(sandbox);
+    fs::metadata(runs)?.modified()
+}
+
+/// Without it, the time at which the task began counts.
+fn mark_ended(sandbox: &Path) {
+    let runs = sandbox.parent().and_then(|runs| fs::File::open(runs).ok());
+    if let Some(Err(error)) = runs.map(|runs| runs.set_modified(SystemTime::now())) {
+        tracing::warn!(?sandbox, "noting when its task ended: {error}");
     }
 }
 
