@@ -199,6 +199,11 @@ pub(crate) fn mount_change(
         propagation,
         userns_fd: 0,
     };
+    set_attributes(mount, &attr, recursive)
+}
+
+/// The one call of `mount_setattr(2)`.
+fn set_attributes(mount: BorrowedFd<'_>, attr: &MountAttr, recursive: bool) -> Result<(), Errno> {
     let recurse = if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is an empty C string, `attr` a live mount_attr of the size passed.
     let done = unsafe {
@@ -207,7 +212,7 @@ pub(crate) fn mount_change(
             mount.as_raw_fd(),
             c"".as_ptr(),
             libc::AT_EMPTY_PATH | recurse,
-            &raw const attr,
+            std::ptr::from_ref(attr),
             std::mem::size_of::<MountAttr>(),
         )
     };

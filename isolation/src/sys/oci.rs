@@ -4,7 +4,7 @@
 //! `linux/sched/types.h`.
 
 use std::ffi::{c_int, c_long};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
 
@@ -55,53 +55,6 @@ pub(crate) fn close(number: i32) {
     // SAFETY: the caller is a child that leaves by exec or _exit, so whatever owns the number in its
     // copy of memory is never dropped.
     unsafe { libc::close(number) };
-}
-
-/// Changes the attributes and propagation of the mount that `mount` is the root of.
-pub(crate) fn mount_change(
-    mount: BorrowedFd<'_>,
-    set: u64,
-    clear: u64,
-    propagation: u64,
-    recursive: bool,
-) -> Result<(), Errno> {
-    mount_change_for(mount, set, clear, propagation, recursive, 0)
-}
-
-/// Maps the ids of a detached mount by a user namespace.
-pub(crate) fn mount_map_ids(
-    mount: BorrowedFd<'_>,
-    users: BorrowedFd<'_>,
-    recursive: bool,
-) -> Result<(), Errno> {
-    const IDMAP: u64 = 0x0010_0000;
-    let users = u64::from(users.as_raw_fd().unsigned_abs());
-    mount_change_for(mount, IDMAP, 0, 0, recursive, users)
-}
-
-fn mount_change_for(
-    mount: BorrowedFd<'_>,
-    set: u64,
-    clear: u64,
-    propagation: u64,
-    recursive: bool,
-    users: u64,
-) -> Result<(), Errno> {
-    let attr = [set, clear, propagation, users];
-    let recurse = if recursive { libc::AT_RECURSIVE } else { 0 };
-    // SAFETY: the path is an empty C string; four u64 are a mount_attr of version 0, of the size
-    // passed.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            mount.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH | recurse,
-            attr.as_ptr(),
-            std::mem::size_of_val(&attr),
-        )
-    };
-    check(done)
 }
 
 /// Sets the execution domain.

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::io::Errno;
 
-use super::{MountAttr, check};
+use super::{MountAttr, set_attributes};
 
 /// `MOUNT_ATTR_IDMAP`.
 const IDMAP: u64 = 0x0010_0000;
@@ -23,19 +23,7 @@ pub(crate) fn map_mount_ids(
         propagation: 0,
         userns_fd: u64::from(users.as_raw_fd().unsigned_abs()),
     };
-    let recurse = if recursive { libc::AT_RECURSIVE } else { 0 };
-    // SAFETY: the path is an empty C string, `attr` a live mount_attr of the size passed.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            mount.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH | recurse,
-            &raw const attr,
-            std::mem::size_of::<MountAttr>(),
-        )
-    };
-    check(done)
+    set_attributes(mount, &attr, recursive)
 }
 
 /// Sets the ids that files are made and reached with (`setfsuid(2)`); all else stays.

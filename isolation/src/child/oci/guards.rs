@@ -59,14 +59,14 @@ pub(super) fn read_only(root: BorrowedFd<'_>, at: &InRoot) -> Result<(), Fault> 
         return Ok(());
     };
     let tree = open_tree(&target, c"", CLONE | OpenTreeFlags::AT_RECURSIVE)?;
-    sys::oci::mount_change(tree.as_fd(), mount_attr::RDONLY, 0, 0, false)?;
+    sys::mount_change(tree.as_fd(), mount_attr::RDONLY, 0, 0, false)?;
     Ok(paths::attach(tree, target)?)
 }
 
 /// Makes the mount at a path read-only.
 pub(super) fn read_only_mount(root: BorrowedFd<'_>, at: &InRoot) -> Result<(), Fault> {
     let target = paths::open(root, &at.path, OFlags::PATH, paths::WITHIN)?;
-    Ok(sys::oci::mount_change(
+    Ok(sys::mount_change(
         target.as_fd(),
         mount_attr::RDONLY,
         0,
@@ -77,13 +77,7 @@ pub(super) fn read_only_mount(root: BorrowedFd<'_>, at: &InRoot) -> Result<(), F
 
 /// Makes the root's own mount read-only.
 pub(super) fn read_only_root(root: BorrowedFd<'_>) -> Result<(), Fault> {
-    Ok(sys::oci::mount_change(
-        root,
-        mount_attr::RDONLY,
-        0,
-        0,
-        false,
-    )?)
+    Ok(sys::mount_change(root, mount_attr::RDONLY, 0, 0, false)?)
 }
 
 /// Writes to a file of procfs. It is the host's, before the change of root, so that no image can

@@ -70,7 +70,7 @@ pub(super) fn mount(root: BorrowedFd<'_>, mount: &OciMount) -> Result<(), Fault>
             if mount.copy_up {
                 copy::tree(&target, &made)?;
                 let read_only = mount.attributes & sys::mount_attr::RDONLY;
-                sys::oci::mount_change(made.as_fd(), read_only, 0, 0, false)?;
+                sys::mount_change(made.as_fd(), read_only, 0, 0, false)?;
             }
             paths::attach(&made, &target)?;
             propagate(made.as_fd(), &mount.propagation)
@@ -94,7 +94,7 @@ fn propagate(mount: BorrowedFd<'_>, flags: &[u32]) -> Result<(), Fault> {
     let recursive = MountPropagationFlags::REC.bits();
     for flag in flags {
         let kind = u64::from(*flag & !recursive);
-        sys::oci::mount_change(mount, 0, 0, kind, *flag & recursive != 0)?;
+        sys::mount_change(mount, 0, 0, kind, *flag & recursive != 0)?;
     }
     Ok(())
 }
@@ -151,17 +151,17 @@ fn cgroups(root: BorrowedFd<'_>, mount: &OciMount, trees: &[CgroupTree]) -> Resu
         match (tree.own, &tree.controllers) {
             (Some(own), _) => {
                 let own = sys::oci::borrow(own);
-                sys::oci::mount_change(own, mount.attributes, 0, 0, false)?;
+                sys::mount_change(own, mount.attributes, 0, 0, false)?;
                 paths::attach(own, place)?;
             }
             (None, controllers) => {
                 let made = cgroup_tree(controllers.as_deref(), attributes)?;
-                sys::oci::mount_change(made.as_fd(), read_only, 0, 0, false)?;
+                sys::mount_change(made.as_fd(), read_only, 0, 0, false)?;
                 paths::attach(made, place)?;
             }
         }
     }
-    sys::oci::mount_change(top.as_fd(), read_only, 0, 0, false)?;
+    sys::mount_change(top.as_fd(), read_only, 0, 0, false)?;
     propagate(top.as_fd(), &mount.propagation)
 }
 

@@ -81,7 +81,7 @@ fn detach(tree: &OwnedFd, wanted: Propagation, recursive: bool) -> Result<(), ru
     } else {
         Propagation::DOWNSTREAM
     };
-    sys::oci::mount_change(tree.as_fd(), 0, 0, u64::from(kind.bits()), recursive)
+    sys::mount_change(tree.as_fd(), 0, 0, u64::from(kind.bits()), recursive)
 }
 
 fn clone_tree(path: &Path, recursive: bool) -> Result<OwnedFd, OciError> {
@@ -178,17 +178,17 @@ fn bind(
     })?;
     detach(&tree, context.propagation, true).map_err(call(words()))?;
     if options.set != 0 || options.clear != 0 {
-        let change = sys::oci::mount_change;
+        let change = sys::mount_change;
         change(tree.as_fd(), options.set, options.clear, 0, false).map_err(call(words()))?;
     }
     if options.set_all != 0 || options.clear_all != 0 {
-        let change = sys::oci::mount_change;
+        let change = sys::mount_change;
         change(tree.as_fd(), options.set_all, options.clear_all, 0, true).map_err(call(words()))?;
     }
     if options.idmap.is_some() || !mount.uid_mappings.is_empty() {
         let users = super::super::idmap::namespace(context.config, mount)?;
         let recursive = options.idmap == Some(true);
-        sys::oci::mount_map_ids(tree.as_fd(), users.as_fd(), recursive)
+        sys::users::map_mount_ids(tree.as_fd(), users.as_fd(), recursive)
             .map_err(call(format!("map the ids of {}", words())))?;
     }
     let stat = rustix::fs::fstat(&tree).map_err(call(words()))?;
@@ -274,7 +274,7 @@ fn cgroup(
                 .unified()
                 .unwrap_or(Path::new("/sys/fs/cgroup"));
             let tree = clone_tree(own, false)?;
-            sys::oci::mount_change(tree.as_fd(), options.set, options.clear, 0, false)
+            sys::mount_change(tree.as_fd(), options.set, options.clear, 0, false)
                 .map_err(call("mount the cgroups"))?;
             Shown::Tree {
                 tree: kept.keep(tree),
