@@ -13,6 +13,25 @@ fn bridged(id: &str) -> serde_json::Value {
     })
 }
 
+/// A task that ignores SIGTERM, and does so by now: its process.
+fn deaf(node: &Node, grace_seconds: u64) -> u32 {
+    node.add_app(&json!({
+        "id": "/n", "cmd": "trap '' TERM; echo up; while :; do sleep 1; done",
+        "cpus": 0.1, "mem": 32, "taskKillGracePeriodSeconds": grace_seconds
+    }));
+    let task = node.wait_running("/n", 1).remove(0);
+    let id = task["id"].as_str().unwrap();
+    until("the trap is set", || {
+        let text = node.output(id);
+        if text.contains("up") {
+            Ok(())
+        } else {
+            Err(text)
+        }
+    });
+    node.task_pid(id)
+}
+
 #[test]
 fn sigterm_stops_tasks_and_leaves_nothing() {
     let mut node = Node::start(&[]);
@@ -47,12 +66,7 @@ fn sigterm_stops_tasks_and_leaves_nothing() {
 #[test]
 fn a_signal_passed_on_twice_is_one() {
     let mut node = Node::start(&[]);
-    node.add_app(
-        &json!({"id": "/n", "cmd": "trap '' TERM; while :; do sleep 1; done",
-        "cpus": 0.1, "mem": 32, "taskKillGracePeriodSeconds": 3}),
-    );
-    let task = node.wait_running("/n", 1).remove(0);
-    let pid = node.task_pid(task["id"].as_str().unwrap());
+    let pid = deaf(&node, 3);
     gantry_tests::node::signal(node.pid(), "TERM");
     until("gantry stops", || {
         let log = node.log();
@@ -68,12 +82,7 @@ fn a_signal_passed_on_twice_is_one() {
 #[test]
 fn a_signal_a_while_after_the_first_leaves_the_tasks() {
     let mut node = Node::start(&[]);
-    node.add_app(
-        &json!({"id": "/n", "cmd": "trap '' TERM; while :; do sleep 1; done",
-        "cpus": 0.1, "mem": 32, "taskKillGracePeriodSeconds": 5}),
-    );
-    let task = node.wait_running("/n", 1).remove(0);
-    let pid = node.task_pid(task["id"].as_str().unwrap());
+    let pid = deaf(&node, 5);
     let begin = std::time::Instant::now();
     until("gantry stops at once", || {
         gantry_tests::node::signal(node.pid(), "INT");

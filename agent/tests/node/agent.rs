@@ -5,11 +5,12 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use gantry_agent::Config;
+use gantry_wire::task::TaskState;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::coordinator::{Coordinator, PATIENCE};
+use crate::coordinator::{Coordinator, PATIENCE, shell};
 
 /// `agent DATA_DIR SOCKET`: until SIGTERM (stop all tasks) or SIGINT (leave them).
 pub(crate) fn main(args: &[String]) -> ExitCode {
@@ -173,6 +174,23 @@ impl Node {
         let piece: serde_json::Value =
             serde_json::from_str(&text).unwrap_or_else(|_| panic!("{path}: {text}"));
         piece["data"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits until a file of a sandbox holds something.
+    pub(crate) async fn written(&self, path: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.read(path).await.is_empty() {
+            assert!(Instant::now() < deadline, "nothing came into {path}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Launches a command that writes when it is ready for signals, and waits until it has.
+    /// That it runs says only that the shell was executed, not that it came to its traps.
+    pub(crate) async fn armed(&self, task: &str, command: &str) {
+        self.coordinator.launch(shell(task, command));
+        let running = self.coordinator.update(task, TaskState::TaskRunning).await;
+        self.written(&format!("{}/stdout", running.sandbox)).await;
     }
 
     /// The keeper of this node.

@@ -205,11 +205,9 @@ pub(crate) fn kills() {
     run(async {
         let node = Node::start().await;
         let c = &node.coordinator;
-        c.launch(shell(
-            "polite",
-            "trap 'echo bye; exit 0' TERM; while :; do sleep 0.1; done",
-        ));
-        c.update("polite", TaskState::TaskRunning).await;
+        let forever = "while :; do sleep 0.1; done";
+        let polite = format!("trap 'echo bye; exit 0' TERM; echo up; {forever}");
+        node.armed("polite", &polite).await;
         c.kill("polite", 10_000);
         let end = c.terminal("polite").await;
         assert_eq!(
@@ -217,10 +215,13 @@ pub(crate) fn kills() {
             (TaskState::TaskKilled, Some(0)),
             "{end:?}"
         );
-        assert_eq!(node.read(&format!("{}/stdout", end.sandbox)).await, "bye\n");
+        assert_eq!(
+            node.read(&format!("{}/stdout", end.sandbox)).await,
+            "up\nbye\n"
+        );
 
-        c.launch(shell("deaf", "trap '' TERM; while :; do sleep 0.1; done"));
-        c.update("deaf", TaskState::TaskRunning).await;
+        let deaf = format!("trap '' TERM; echo up; {forever}");
+        node.armed("deaf", &deaf).await;
         c.kill("deaf", 300);
         let end = c.terminal("deaf").await;
         assert_eq!(
@@ -230,8 +231,7 @@ pub(crate) fn kills() {
         );
 
         // A second kill brings the end forward.
-        c.launch(shell("slow", "trap '' TERM; while :; do sleep 0.1; done"));
-        c.update("slow", TaskState::TaskRunning).await;
+        node.armed("slow", &deaf).await;
         c.kill("slow", 3_600_000);
         c.kill("slow", 100);
         assert_eq!(state(&c.terminal("slow").await), TaskState::TaskKilled);

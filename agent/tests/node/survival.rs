@@ -238,7 +238,9 @@ pub(crate) fn kill_9_at_random_moments() {
             }
             let end = node.coordinator.terminal(&quick).await;
             assert_eq!(end.exit_code, Some(5), "round {round}: {end:?}");
-            node.coordinator.update(&slow, TaskState::TaskRunning).await;
+            let running = node.coordinator.update(&slow, TaskState::TaskRunning).await;
+            // Running says that the shell was executed, not yet that it came to its first word.
+            node.written(&format!("{}/stdout", running.sandbox)).await;
             node.coordinator.kill(&slow, 500);
             let killed = node.coordinator.terminal(&slow).await;
             assert_eq!(
