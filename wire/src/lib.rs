@@ -7,6 +7,7 @@
 #![deny(missing_docs)]
 
 pub mod agent;
+pub mod caller;
 pub mod ids;
 pub mod marathon;
 pub mod resources;
