@@ -8,6 +8,10 @@
 //!
 //! Field numbers are never reused: an old agent speaks to a new coordinator.
 
+mod group;
+
+pub use group::{ExecutorInfo, LaunchGroup, LimitsMessage, SharedVolume, ShutdownExecutor};
+
 use std::collections::BTreeMap;
 
 use crate::resources::{PortRange, PortRanges, Resources};
@@ -225,13 +229,28 @@ pub struct Launch {
     /// Host paths to bind.
     #[prost(message, repeated, tag = "15")]
     pub volumes: Vec<HostVolume>,
+    /// The executor that it runs below; empty: one of its own, which has the task's id.
+    #[prost(string, tag = "20")]
+    pub executor_id: String,
+    /// Longest time from its start to its end, in milliseconds; 0: as long as it takes.
+    #[prost(uint64, tag = "21")]
+    pub max_completion_ms: u64,
+    /// Limits that are not what `resources` says.
+    #[prost(message, optional, tag = "22")]
+    pub limits: Option<LimitsMessage>,
+    /// Whether its framework wants to hear of TASK_KILLING.
+    #[prost(bool, tag = "23")]
+    pub killing_state: bool,
+    /// Directories that it shares with the other tasks of its executor.
+    #[prost(message, repeated, tag = "24")]
+    pub shared_volumes: Vec<SharedVolume>,
 }
 
 /// Coordinator to agent.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ToAgent {
     /// What is asked; none is a heartbeat.
-    #[prost(oneof = "to_agent::Kind", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "to_agent::Kind", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub kind: Option<to_agent::Kind>,
 }
 
@@ -259,6 +278,12 @@ pub mod to_agent {
         /// The registration is refused; the connection ends after it.
         #[prost(string, tag = "5")]
         Refused(String),
+        /// Start tasks together.
+        #[prost(message, tag = "6")]
+        LaunchGroup(super::LaunchGroup),
+        /// End an executor with its tasks.
+        #[prost(message, tag = "7")]
+        ShutdownExecutor(super::ShutdownExecutor),
     }
 }
 
@@ -342,4 +367,7 @@ pub struct StatusUpdate {
     /// The sandbox on the node, for `/files`.
     #[prost(string, tag = "11")]
     pub sandbox: String,
+    /// The executor that the task runs below; the task's id where it has one of its own.
+    #[prost(string, tag = "20")]
+    pub executor_id: String,
 }

@@ -95,6 +95,8 @@ segment_id! {
     FrameworkId,
     /// One execution; never used twice.
     TaskId,
+    /// What tasks run below; unique within a framework on a node.
+    ExecutorId,
     /// A container on a node; minted by the agent.
     ContainerId,
     /// An instance of a service: `<path with _>.instance-<uuid>` (Marathon).

@@ -120,6 +120,12 @@ pub enum Reason {
     ReasonReconciliation = 9,
     /// The agent is gone for good.
     ReasonAgentRemoved = 11,
+    /// The executor that it ran below ended, or was ending when it arrived.
+    ReasonExecutorTerminated = 1,
+    /// A task group cannot be run as it is.
+    ReasonTaskGroupInvalid = 25,
+    /// It took longer than it may.
+    ReasonMaxCompletionTimeReached = 33,
 }
 
 impl Reason {
@@ -136,6 +142,9 @@ impl Reason {
             Self::ReasonTaskKilledDuringLaunch => "REASON_TASK_KILLED_DURING_LAUNCH",
             Self::ReasonReconciliation => "REASON_RECONCILIATION",
             Self::ReasonAgentRemoved => "REASON_AGENT_REMOVED",
+            Self::ReasonExecutorTerminated => "REASON_EXECUTOR_TERMINATED",
+            Self::ReasonTaskGroupInvalid => "REASON_TASK_GROUP_INVALID",
+            Self::ReasonMaxCompletionTimeReached => "REASON_MAX_COMPLETION_TIME_REACHED",
         }
     }
 }

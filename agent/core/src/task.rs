@@ -455,7 +455,17 @@ impl Task {
             pid: self.pid,
             exit_code,
             sandbox: self.sandbox.clone(),
+            executor_id: executor_id(&self.launch).to_owned(),
         });
+    }
+}
+
+/// The executor of a launch: one of its own, unless it names another.
+fn executor_id(launch: &Launch) -> &str {
+    if launch.executor_id.is_empty() {
+        &launch.task_id
+    } else {
+        &launch.executor_id
     }
 }
 

@@ -85,6 +85,17 @@ impl Daemon {
         match message {
             to_agent::Kind::Registered(registered) => self.registered(&registered),
             to_agent::Kind::Launch(launch) => self.launch(launch),
+            to_agent::Kind::LaunchGroup(group) => {
+                for launch in &group.tasks {
+                    self.refuse(launch, "this agent runs no task groups".to_owned());
+                }
+            }
+            to_agent::Kind::ShutdownExecutor(asked) => {
+                tracing::warn!(
+                    executor = asked.executor_id,
+                    "no such executor to shut down"
+                );
+            }
             to_agent::Kind::Kill(kill) => match TaskId::parse(kill.task_id) {
                 Ok(task) => self.step(Change::Kill {
                     task,

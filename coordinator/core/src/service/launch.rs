@@ -44,6 +44,7 @@ pub fn message(state: &State, task: &Task) -> Option<Launch> {
         kill_grace_ms: task.kill_grace_ms,
         labels: app.labels.clone(),
         volumes: volumes(app),
+        ..Launch::default()
     })
 }
 
