@@ -16,8 +16,8 @@ use std::io;
 use crate::config::ConfigError;
 use crate::error::PullFailure;
 use crate::manifest::ManifestError;
-use crate::tarball::TarError;
 use crate::{Digest, ReferenceError};
+use gantry_intake::TarError;
 
 /// Why an archive is refused, or could not be read or written.
 #[derive(Debug, thiserror::Error)]

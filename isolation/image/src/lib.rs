@@ -17,7 +17,6 @@
 mod archive;
 mod auth;
 mod config;
-mod digest;
 mod error;
 #[cfg(test)]
 mod fuzz;
@@ -31,8 +30,6 @@ mod reference;
 mod registry;
 mod stages;
 mod store;
-mod tarball;
-mod transport;
 mod unpack;
 
 pub use archive::ArchiveError;
@@ -40,8 +37,8 @@ pub use archive::export::{ArchiveFormat, Export};
 pub use archive::import::{Archive, ImportOptions, Imported};
 pub use auth::credentials::{Credentials, CredentialsError};
 pub use config::{ConfigError, ImageConfig};
-pub use digest::{Digest, DigestError};
 pub use error::{PullError, PullFailure};
+pub use gantry_intake::{Cause, Digest, DigestError, PathError, TarError, Timeouts};
 pub use manifest::ManifestError;
 pub use progress::{LayerProgress, LayerState, Progress, ProgressFn};
 pub use reference::{DEFAULT_REGISTRY, Reference, ReferenceError};
@@ -50,7 +47,5 @@ pub use store::collect::{Headroom, Prune, Report, StoreError};
 pub use store::list::{Details, Part, Summary};
 pub use store::uses::Hold;
 pub use store::{Image, OpenError, PullOptions, Store, StoreConfig};
-pub use tarball::TarError;
-pub use transport::{Cause, Timeouts};
+pub use unpack::UnpackError;
 pub use unpack::meter::Limits;
-pub use unpack::{PathError, UnpackError};

@@ -16,8 +16,8 @@ use crate::auth::keyring::Keyring;
 use crate::auth::token::Tokens;
 use crate::manifest::{self, Blob, Document};
 use crate::store::PullOptions;
-use crate::transport::{Cause, Reach, Timeouts, Transport};
 use crate::{Digest, Reference};
+use gantry_intake::{Cause, Reach, Timeouts, Transport};
 
 pub(crate) use self::download::{Download, Undelivered};
 

@@ -17,8 +17,8 @@ use crate::recipe::Notes;
 use crate::store::layers::Unfinished;
 use crate::store::name::LayerName;
 use crate::store::{Inner, store_error};
-use crate::tarball::TarError;
 use crate::unpack::{self, UnpackError, Unpacked};
+use gantry_intake::TarError;
 
 /// Largest window of a zstd layer, as a power of two: the 128 MiB that the zstd tool, and so every
 /// other engine, takes by default. A frame that asks for more is refused before memory is taken.

@@ -37,9 +37,9 @@ use crate::manifest::{Document, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, Manifest};
 use crate::platform::Platform;
 use crate::progress::ProgressFn;
 use crate::registry::{Registries, RegistryConfig};
-use crate::transport::Timeouts;
 use crate::unpack::Limits;
 use crate::{Credentials, Digest, ImageConfig, Reference};
+use gantry_intake::Timeouts;
 
 use self::index::Index;
 use self::layers::Layers;

@@ -19,16 +19,13 @@ use std::os::fd::OwnedFd;
 
 use crate::Digest;
 use crate::recipe::Notes;
-use crate::tarball::{Entry, Kind, TarError, Tarball};
+use gantry_intake::{ArchivePath, Entry, Kind, PathError, TarError, Tarball};
 
 use self::meter::Metered;
-use self::path::LayerPath;
-pub use self::path::PathError;
 use self::tree::Tree;
 
 mod attributes;
 pub(crate) mod meter;
-pub(crate) mod path;
 mod tree;
 
 pub(crate) use self::meter::Limits;
@@ -156,7 +153,7 @@ pub(crate) fn unpack(
     };
     unpacker.tree.check_space(RESERVE_BYTES)?;
     let mut entries = 0_u64;
-    while let Some(entry) = unpacker.tarball.next()? {
+    while let Some(entry) = unpacker.tarball.next_entry()? {
         entries += 1;
         if entries > limits.entries {
             return Err(UnpackError::Bomb(format!("{} files", limits.entries)));
@@ -204,7 +201,7 @@ struct Unpacker<R> {
 
 impl<R: io::BufRead> Unpacker<R> {
     fn apply(&mut self, entry: &Entry) -> Result<(), UnpackError> {
-        let path = LayerPath::parse(&entry.path).map_err(|error| UnpackError::Path {
+        let path = ArchivePath::parse(&entry.path).map_err(|error| UnpackError::Path {
             path: printable(&entry.path),
             error,
         })?;
@@ -232,10 +229,11 @@ impl<R: io::BufRead> Unpacker<R> {
             Kind::Symlink => self.tree.symlink(&path, entry),
             Kind::Fifo => self.tree.fifo(&path, entry),
             Kind::HardLink => {
-                let target = LayerPath::parse(&entry.link).map_err(|error| UnpackError::Path {
-                    path: printable(&entry.link),
-                    error,
-                })?;
+                let target =
+                    ArchivePath::parse(&entry.link).map_err(|error| UnpackError::Path {
+                        path: printable(&entry.link),
+                        error,
+                    })?;
                 self.tree.hard_link(&path, &target)
             }
             Kind::Device => {
@@ -245,7 +243,7 @@ impl<R: io::BufRead> Unpacker<R> {
         }
     }
 
-    fn file(&mut self, path: &LayerPath, entry: &Entry) -> Result<(), UnpackError> {
+    fn file(&mut self, path: &ArchivePath, entry: &Entry) -> Result<(), UnpackError> {
         let file = self.tree.create(path, entry)?;
         self.tarball.input().content(path.bytes(), entry.size_bytes);
         loop {

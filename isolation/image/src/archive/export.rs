@@ -19,12 +19,12 @@ use serde_json::{Value, json};
 
 use super::import::blocking;
 use super::{ArchiveError, io_failed, layout, repack};
-use crate::digest::Hasher;
 use crate::manifest::{MAX_CONFIG_BYTES, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST};
 use crate::platform::Platform;
 use crate::store::Inner;
 use crate::store::name::LayerName;
 use crate::{Digest, Hold, Image, Reference, Store, recipe};
+use gantry_intake::Hasher;
 
 const BLOCK: u64 = 512;
 const WRITE_BYTES: usize = 256 << 10;

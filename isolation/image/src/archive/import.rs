@@ -14,12 +14,12 @@ use futures_util::stream::{self, TryStreamExt};
 use super::source::{READ_BYTES, Source, Stretch};
 use super::{ArchiveError, docker, io_failed, layout};
 use crate::config::ParsedConfig;
-use crate::digest::Hasher;
 use crate::manifest::{Document, Layer};
 use crate::progress::{LayerProgress, LayerState, ProgressFn, Tracker};
 use crate::store::name::LayerName;
 use crate::store::{self, Inner};
 use crate::{Digest, Image, Reference, Store, pull, stages};
+use gantry_intake::Hasher;
 
 /// Layers that are worked on at the same time.
 const MAX_PARALLEL: usize = 2;

@@ -18,10 +18,9 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2};
 use super::{ArchiveError, io_failed};
 use crate::manifest::Compression;
 use crate::recipe::Notes;
-use crate::tarball::{Kind, TarError, Tarball};
 use crate::unpack::Limits;
 use crate::unpack::meter::Metered;
-use crate::unpack::path::LayerPath;
+use gantry_intake::{ArchivePath, Kind, TarError, Tarball};
 
 /// Most entries of an outer archive: images have at most some hundred files each.
 const MAX_ENTRIES: usize = 50_000;
@@ -147,13 +146,13 @@ impl Source {
         });
         let mut places = HashMap::new();
         // The first header says whether this is an archive at all.
-        let first = tarball.next().map_err(|error| match error {
+        let first = tarball.next_entry().map_err(|error| match error {
             TarError::Checksum if places.is_empty() => ArchiveError::Format,
             error => error.into(),
         })?;
         let mut next = first;
         while let Some(entry) = next {
-            let name = LayerPath::parse(&entry.path);
+            let name = ArchivePath::parse(&entry.path);
             let name = name.map_err(|_| ArchiveError::Bounds("a name that leads out of it"))?;
             let place = match entry.kind {
                 Kind::File => Some(Place::File {
@@ -173,7 +172,7 @@ impl Source {
             if places.len() > MAX_ENTRIES {
                 return Err(ArchiveError::Bounds("too many files"));
             }
-            next = tarball.next()?;
+            next = tarball.next_entry()?;
         }
         Ok(Self::Archive { file, places })
     }

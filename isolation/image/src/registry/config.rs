@@ -13,7 +13,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::auth::credentials::is_below;
-use crate::reference::{is_host, is_repository};
+use gantry_intake::is_host;
+
+use crate::reference::is_repository;
 use crate::{DEFAULT_REGISTRY, Reference};
 
 /// How this node speaks to registries.

@@ -9,14 +9,13 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use reqwest::Response;
-use reqwest::header::CONTENT_RANGE;
 
 use super::endpoint::{Ask, unreachable};
 use super::{RegistryError, Session};
 use crate::Digest;
-use crate::digest::Hasher;
 use crate::manifest::Blob;
-use crate::transport::{Cause, cause};
+use gantry_intake::Hasher;
+use gantry_intake::{Cause, cause, part_from};
 
 /// Most tries in a row that bring nothing new, and most in all.
 const MAX_FRUITLESS: u32 = 3;
@@ -142,16 +141,10 @@ impl<'s, 'a> Download<'s, 'a> {
         Ok(())
     }
 
-    /// Whether a part goes on where the stream stopped: `bytes <first>-<last>/<size or *>`.
+    /// Whether a part goes on where the stream stopped.
     fn continues(&self, response: &Response) -> bool {
-        let range = response.headers().get(CONTENT_RANGE);
-        let range = range.and_then(|range| range.to_str().ok());
-        let read = range
-            .and_then(|range| range.strip_prefix("bytes "))
-            .and_then(|range| range.split_once('/'))
-            .and_then(|(range, size)| Some((range.split_once('-')?.0.parse::<u64>().ok()?, size)));
-        read.is_some_and(|(first, size)| {
-            first == self.received && (size == "*" || size.parse() == Ok(self.blob.size_bytes))
+        part_from(response).is_some_and(|(first, size)| {
+            first == self.received && size.is_none_or(|size| size == self.blob.size_bytes)
         })
     }
 

@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use super::{Registries, RegistryError};
 use crate::Digest;
 use crate::auth::keyring::Keyring;
-use crate::transport::{Cause, Failed, Reach, authority, cause};
+use gantry_intake::{Cause, Failed, Reach, authority, cause};
 
 /// Most logins that are tried for one request: one that another request made meanwhile, one that
 /// was kept, and a new one.

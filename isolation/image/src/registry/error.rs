@@ -4,7 +4,7 @@
 use crate::Digest;
 use crate::auth::credentials::CredentialsError;
 use crate::manifest::ManifestError;
-use crate::transport::Cause;
+use gantry_intake::Cause;
 
 /// Why a registry did not give what was asked for.
 #[derive(Debug, thiserror::Error)]

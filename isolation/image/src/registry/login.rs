@@ -21,7 +21,7 @@ use crate::auth::challenge::{self, Challenge};
 use crate::auth::credentials::Login;
 use crate::auth::secret::Secret;
 use crate::auth::token::{self, Purpose, Token};
-use crate::transport::authority;
+use gantry_intake::authority;
 
 /// How this client is called at token services.
 const CLIENT_ID: &str = "gantry";

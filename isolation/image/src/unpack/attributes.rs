@@ -13,7 +13,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::{UnpackError, failed};
-use crate::tarball::Entry;
+use gantry_intake::Entry;
 
 /// Owner and mode of a file that was just created, as far as they are certain: where they are what
 /// the entry wants, two system calls a file are saved.

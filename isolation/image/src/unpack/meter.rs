@@ -7,9 +7,9 @@ use std::io::{self, BufRead, Read};
 
 use super::UnpackError;
 use crate::Digest;
-use crate::digest::Hasher;
 use crate::recipe::Notes;
-use crate::tarball::TarError;
+use gantry_intake::Hasher;
+use gantry_intake::TarError;
 
 /// Bounds of one layer.
 #[derive(Debug, Clone, Copy)]

@@ -16,9 +16,8 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::attributes::{Fresh, attributes, both, owner, time, xattrs};
-use super::path::LayerPath;
 use super::{UnpackError, failed, refused};
-use crate::tarball::Entry;
+use gantry_intake::{ArchivePath, Entry};
 
 /// Most bytes of names that are kept to set the times of directories at the end.
 const MAX_TIMES_BYTES: usize = 128 << 20;
@@ -77,7 +76,11 @@ impl Tree {
         self.remember(b".", entry)
     }
 
-    pub(super) fn directory(&mut self, path: &LayerPath, entry: &Entry) -> Result<(), UnpackError> {
+    pub(super) fn directory(
+        &mut self,
+        path: &ArchivePath,
+        entry: &Entry,
+    ) -> Result<(), UnpackError> {
         let fail = |operation| move |error| failed(operation, path.bytes(), error);
         let was_hidden = self.make(path, |parent, name| mkdirat(parent, name, Mode::RWXU), true)?;
         let directory = self.at(path, |parent, name| {
@@ -106,7 +109,7 @@ impl Tree {
     /// A new, empty file. What is missing of its attributes [`Tree::complete`] sets.
     pub(super) fn create(
         &mut self,
-        path: &LayerPath,
+        path: &ArchivePath,
         entry: &Entry,
     ) -> Result<OwnedFd, UnpackError> {
         // Set-id bits come last, when the owner is right.
@@ -139,7 +142,7 @@ impl Tree {
         futimens(file, &both(time(entry))).map_err(fail("set times"))
     }
 
-    pub(super) fn symlink(&mut self, path: &LayerPath, entry: &Entry) -> Result<(), UnpackError> {
+    pub(super) fn symlink(&mut self, path: &ArchivePath, entry: &Entry) -> Result<(), UnpackError> {
         if entry.link.is_empty() || entry.link.contains(&0) {
             return Err(refused(path.bytes(), "is a symlink to nothing"));
         }
@@ -151,7 +154,7 @@ impl Tree {
         self.named_attributes(path, entry)
     }
 
-    pub(super) fn fifo(&mut self, path: &LayerPath, entry: &Entry) -> Result<(), UnpackError> {
+    pub(super) fn fifo(&mut self, path: &ArchivePath, entry: &Entry) -> Result<(), UnpackError> {
         let mode = Mode::from_raw_mode(entry.mode);
         self.make(
             path,
@@ -168,8 +171,8 @@ impl Tree {
 
     pub(super) fn hard_link(
         &mut self,
-        path: &LayerPath,
-        target: &LayerPath,
+        path: &ArchivePath,
+        target: &ArchivePath,
     ) -> Result<(), UnpackError> {
         const MISSING: &str = "is a hard link to a file that is not in this layer";
         let name = target
@@ -204,7 +207,7 @@ impl Tree {
     }
 
     /// Hides `path` of the layers below.
-    pub(super) fn whiteout(&mut self, path: &LayerPath) -> Result<(), UnpackError> {
+    pub(super) fn whiteout(&mut self, path: &ArchivePath) -> Result<(), UnpackError> {
         let exists = self.at(path, |parent, name| {
             match statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => Ok(Some(FileType::from_raw_mode(stat.st_mode))),
@@ -236,7 +239,7 @@ impl Tree {
     }
 
     /// Hides everything below the directory that `path` (a marker file) is in.
-    pub(super) fn opaque(&mut self, path: &LayerPath) -> Result<(), UnpackError> {
+    pub(super) fn opaque(&mut self, path: &ArchivePath) -> Result<(), UnpackError> {
         let fail = |error| failed("open", path.bytes(), error);
         let directory = self.at(path, |parent, _| {
             openat(parent, ".", readable_flags(), Mode::empty()).map_err(fail)
@@ -270,7 +273,7 @@ impl Tree {
     }
 
     /// Owner and times of something that cannot be opened without side effects.
-    fn named_attributes(&mut self, path: &LayerPath, entry: &Entry) -> Result<(), UnpackError> {
+    fn named_attributes(&mut self, path: &ArchivePath, entry: &Entry) -> Result<(), UnpackError> {
         let (uid, gid) = owner(entry);
         self.at(path, |parent, name| {
             chownat(parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
@@ -284,7 +287,7 @@ impl Tree {
     /// there gives way unless it is a directory and `keep_directory`. Says whether it was a whiteout.
     fn make(
         &mut self,
-        path: &LayerPath,
+        path: &ArchivePath,
         mut create: impl FnMut(BorrowedFd<'_>, &[u8]) -> Result<(), Errno>,
         keep_directory: bool,
     ) -> Result<bool, UnpackError> {
@@ -326,7 +329,7 @@ impl Tree {
     /// Runs `act` on the parent directory and the last component of `path`.
     fn at<T>(
         &mut self,
-        path: &LayerPath,
+        path: &ArchivePath,
         act: impl FnOnce(BorrowedFd<'_>, &[u8]) -> Result<T, UnpackError>,
     ) -> Result<T, UnpackError> {
         let name = path
@@ -419,7 +422,7 @@ fn imply(parent: BorrowedFd<'_>, name: &[u8], path: &[u8]) -> Result<(), UnpackE
 
 const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
 
-fn set_opaque(directory: &OwnedFd, path: &LayerPath) -> Result<(), UnpackError> {
+fn set_opaque(directory: &OwnedFd, path: &ArchivePath) -> Result<(), UnpackError> {
     fsetxattr(directory, OPAQUE_XATTR, b"y", XattrFlags::empty())
         .map_err(|error| failed("set the opaque attribute", path.bytes(), error))
 }

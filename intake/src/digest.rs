@@ -52,12 +52,12 @@ impl Digest {
     }
 
     /// The name of a file or directory that holds this content: `sha256-<hex>`.
-    pub(crate) fn file_name(&self) -> String {
+    pub fn file_name(&self) -> String {
         format!("sha256-{}", self.hex())
     }
 
     /// The reverse of [`Digest::file_name`].
-    pub(crate) fn from_file_name(name: &str) -> Option<Self> {
+    pub fn from_file_name(name: &str) -> Option<Self> {
         Self::from_hex(name.strip_prefix("sha256-")?).ok()
     }
 
@@ -125,18 +125,24 @@ impl<'de> serde::Deserialize<'de> for Digest {
 }
 
 /// A digest being made while the content streams past.
-pub(crate) struct Hasher(Context);
+pub struct Hasher(Context);
 
-impl Hasher {
-    pub(crate) fn new() -> Self {
+impl Default for Hasher {
+    fn default() -> Self {
         Self(Context::new(&SHA256))
     }
+}
 
-    pub(crate) fn update(&mut self, bytes: &[u8]) {
+impl Hasher {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    pub(crate) fn finish(self) -> Digest {
+    pub fn finish(self) -> Digest {
         let mut bytes = [0; 32];
         bytes.copy_from_slice(self.0.finish().as_ref());
         Digest(bytes)

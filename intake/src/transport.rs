@@ -1,4 +1,5 @@
-//! HTTP to registries: one client per kind of server, redirects followed by our own rules.
+//! HTTP to registries and to servers of files: one client per kind of server, redirects followed by
+//! our own rules.
 //!
 //! It decides: where a redirect may lead ([`reach`]) and that it never takes the `Authorization`
 //! header to another origin, nor a client certificate to another host. It does not know what is
@@ -9,17 +10,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, HeaderMap, LOCATION};
+use reqwest::header::{AUTHORIZATION, CONTENT_RANGE, HeaderMap, LOCATION};
 use reqwest::{Client, ClientBuilder, RequestBuilder, Response, StatusCode, Url};
 
-use self::cause::chain;
 use self::reach::Lookup;
 use self::tls::HostFiles;
 use crate::Digest;
 
-pub use self::cause::Cause;
-pub(crate) use self::cause::cause;
-pub(crate) use self::reach::{Reach, authority};
+pub use self::cause::{Cause, cause, chain};
+pub use self::reach::{Reach, authority};
 
 mod cause;
 mod reach;
@@ -54,9 +53,10 @@ impl Default for Timeouts {
 
 /// The HTTP clients, shared by all pulls of a store.
 #[derive(Debug)]
-pub(crate) struct Transport {
+pub struct Transport {
     timeouts: Timeouts,
     certificates: Option<PathBuf>,
+    lookup: Lookup,
     plain: OnceLock<Client>,
     secure: OnceLock<Client>,
     /// Clients of hosts with certificates of their own, and what those were.
@@ -64,25 +64,38 @@ pub(crate) struct Transport {
 }
 
 /// A failed request: the host that failed, and how.
-pub(crate) type Failed = (String, Cause);
+pub type Failed = (String, Cause);
 
 impl Transport {
-    pub(crate) fn new(timeouts: Timeouts, certificates: Option<PathBuf>) -> Self {
+    /// To registries; `certificates` has directories of those with certificates of their own.
+    #[must_use]
+    pub fn new(timeouts: Timeouts, certificates: Option<PathBuf>) -> Self {
+        Self::with(timeouts, certificates, Lookup::Registries)
+    }
+
+    /// To servers of files, with the [`Reach::files`] that every request is to be made with.
+    #[must_use]
+    pub fn files(timeouts: Timeouts, reach: &Reach) -> Self {
+        Self::with(timeouts, None, Lookup::Files(reach.clone()))
+    }
+
+    fn with(timeouts: Timeouts, certificates: Option<PathBuf>, lookup: Lookup) -> Self {
         Self {
             timeouts,
             certificates,
+            lookup,
             plain: OnceLock::new(),
             secure: OnceLock::new(),
             own: Mutex::default(),
         }
     }
 
-    pub(crate) fn timeouts(&self) -> Timeouts {
+    pub fn timeouts(&self) -> Timeouts {
         self.timeouts
     }
 
     /// The scheme for a registry: TLS where the operator gave certificates for it.
-    pub(crate) async fn scheme(&self, host: &str, reach: &Reach) -> &'static str {
+    pub async fn scheme(&self, host: &str, reach: &Reach) -> &'static str {
         let Some(dir) = self.certificates.clone() else {
             return reach.scheme(host);
         };
@@ -94,7 +107,7 @@ impl Transport {
     }
 
     /// Sends a GET, follows redirects, and returns whatever status the last server answers.
-    pub(crate) async fn get(
+    pub async fn get(
         &self,
         url: &Url,
         headers: &HeaderMap,
@@ -122,7 +135,7 @@ impl Transport {
     }
 
     /// Sends a form with secrets in it. No redirect is followed: it could take them elsewhere.
-    pub(crate) async fn post(
+    pub async fn post(
         &self,
         url: &Url,
         headers: &HeaderMap,
@@ -145,9 +158,13 @@ impl Transport {
     async fn client(&self, url: &Url, reach: &Reach) -> Result<Client, Cause> {
         let host = authority(url);
         if url.scheme() == "http" && reach.allows_plain(&host) {
-            // It goes to this machine or this network: no proxy, and no reading of the system's
-            // certificates, which a bare machine may not even have.
+            // It mostly goes to this machine or this network: no proxy, and no reading of the
+            // system's certificates, which a bare machine may not even have.
             let builder = self.builder().no_proxy().tls_certs_only([]);
+            let builder = match &self.lookup {
+                Lookup::Registries => builder,
+                files @ Lookup::Files(_) => builder.dns_resolver(Arc::new(files.clone())),
+            };
             return kept(&self.plain, builder);
         }
         if url.scheme() != "https" {
@@ -193,7 +210,7 @@ impl Transport {
     fn secure_builder(&self) -> ClientBuilder {
         self.builder()
             .https_only(true)
-            .dns_resolver(Arc::new(Lookup))
+            .dns_resolver(Arc::new(self.lookup.clone()))
     }
 
     fn builder(&self) -> ClientBuilder {
@@ -217,6 +234,20 @@ fn kept(slot: &OnceLock<Client>, builder: ClientBuilder) -> Result<Client, Cause
 
 fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+/// Where a part (an answer with status 206) begins, and the size of the whole if it is said:
+/// `Content-Range: bytes <first>-<last>/<size or *>`.
+#[must_use]
+pub fn part_from(response: &Response) -> Option<(u64, Option<u64>)> {
+    let range = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
+    let (range, size) = range.strip_prefix("bytes ")?.split_once('/')?;
+    let first = range.split_once('-')?.0.parse().ok()?;
+    let size = match size {
+        "*" => None,
+        size => Some(size.parse().ok()?),
+    };
+    Some((first, size))
 }
 
 /// Where a redirect leads, or what is wrong with it.

@@ -25,25 +25,25 @@ const NO_ID: u64 = u32::MAX as u64;
 #[derive(Debug, thiserror::Error)]
 pub enum TarError {
     /// The stream broke off or could not be inflated.
-    #[error("the layer could not be read")]
+    #[error("the archive could not be read")]
     Read(#[source] io::Error),
     /// The checksum of a header does not hold: not a tar archive, or a broken one.
-    #[error("the layer is not a tar archive (a header's checksum is wrong)")]
+    #[error("it is not a tar archive (a header's checksum is wrong)")]
     Checksum,
     /// A number in a header or record is none, or beyond its range.
-    #[error("an entry of the layer has a bad {0}")]
+    #[error("an entry of the archive has a bad {0}")]
     Field(&'static str),
     /// Extension records that are too long or too many.
-    #[error("the layer has unreasonable extension records")]
+    #[error("the archive has unreasonable extension records")]
     Extension,
     /// A kind of entry that this reader does not know.
-    #[error("an entry of the layer is of the unsupported type {0:?}")]
+    #[error("an entry of the archive is of the unsupported type {0:?}")]
     Type(char),
 }
 
 /// What an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     File,
     Directory,
     Symlink,
@@ -55,22 +55,22 @@ pub(crate) enum Kind {
 
 /// One entry, without its content.
 #[derive(Debug, Clone)]
-pub(crate) struct Entry {
-    pub(crate) kind: Kind,
-    pub(crate) path: Vec<u8>,
-    pub(crate) link: Vec<u8>,
-    pub(crate) mode: u32,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    pub(crate) mtime_s: i64,
-    pub(crate) mtime_ns: u32,
-    pub(crate) size_bytes: u64,
-    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+pub struct Entry {
+    pub kind: Kind,
+    pub path: Vec<u8>,
+    pub link: Vec<u8>,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub mtime_s: i64,
+    pub mtime_ns: u32,
+    pub size_bytes: u64,
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// A tar stream. After [`Tarball::next`], up to `size_bytes` can be taken by [`Tarball::data`];
+/// A tar stream. After [`Tarball::next_entry`], up to `size_bytes` can be taken by [`Tarball::data`];
 /// what is not taken is skipped.
-pub(crate) struct Tarball<R> {
+pub struct Tarball<R> {
     input: R,
     /// Content bytes of the current entry not yet taken, and the padding after them.
     remaining: u64,
@@ -86,7 +86,7 @@ struct Extensions {
 }
 
 impl<R: BufRead> Tarball<R> {
-    pub(crate) fn new(input: R) -> Self {
+    pub fn new(input: R) -> Self {
         Self {
             input,
             remaining: 0,
@@ -94,16 +94,16 @@ impl<R: BufRead> Tarball<R> {
         }
     }
 
-    pub(crate) fn input(&mut self) -> &mut R {
+    pub fn input(&mut self) -> &mut R {
         &mut self.input
     }
 
-    pub(crate) fn into_inner(self) -> R {
+    pub fn into_inner(self) -> R {
         self.input
     }
 
     /// The next entry; `None` at the end of the archive.
-    pub(crate) fn next(&mut self) -> Result<Option<Entry>, TarError> {
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
         let mut extensions = Extensions::default();
         for _ in 0..=MAX_EXTENSIONS {
             let Some(header) = self.header()? else {
@@ -137,7 +137,7 @@ impl<R: BufRead> Tarball<R> {
     }
 
     /// The next piece of the current entry's content; empty at its end.
-    pub(crate) fn data(&mut self) -> Result<&[u8], TarError> {
+    pub fn data(&mut self) -> Result<&[u8], TarError> {
         if self.remaining == 0 {
             return Ok(&[]);
         }
@@ -152,7 +152,7 @@ impl<R: BufRead> Tarball<R> {
     }
 
     /// Marks bytes that [`Tarball::data`] gave as taken.
-    pub(crate) fn consume(&mut self, amount: usize) {
+    pub fn consume(&mut self, amount: usize) {
         let amount = amount.min(usize::try_from(self.remaining).unwrap_or(usize::MAX));
         self.input.consume(amount);
         self.remaining -= amount as u64;
@@ -352,7 +352,7 @@ mod tests {
                 })
                 .collect();
             let mut tarball = Tarball::new(bytes.as_slice());
-            assert!(length == 0 || tarball.next().is_err());
+            assert!(length == 0 || tarball.next_entry().is_err());
         }
     }
 
@@ -363,13 +363,13 @@ mod tests {
         header.set_size(MAX_EXTENSION_BYTES + 1);
         header.set_cksum();
         let long = header.as_bytes().chain(io::repeat(0));
-        let result = Tarball::new(io::BufReader::new(long)).next();
+        let result = Tarball::new(io::BufReader::new(long)).next_entry();
         assert!(matches!(result, Err(TarError::Extension)));
         header.set_size(0);
         header.set_cksum();
         let many = header.as_bytes().repeat(10);
         assert!(matches!(
-            Tarball::new(many.as_slice()).next(),
+            Tarball::new(many.as_slice()).next_entry(),
             Err(TarError::Extension)
         ));
     }

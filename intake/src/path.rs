@@ -1,4 +1,4 @@
-//! Names inside a layer: cleaned of `/` and `.` once, and never with `..` in them.
+//! Names inside an archive: cleaned of `/` and `.` once, and never with `..` in them.
 
 use std::fmt;
 
@@ -30,12 +30,12 @@ impl fmt::Display for PathError {
     }
 }
 
-/// A relative path of plain components; empty for the layer's root.
+/// A relative path of plain components; empty for the root of the archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct LayerPath(Vec<u8>);
+pub struct ArchivePath(Vec<u8>);
 
-impl LayerPath {
-    pub(crate) fn parse(name: &[u8]) -> Result<Self, PathError> {
+impl ArchivePath {
+    pub fn parse(name: &[u8]) -> Result<Self, PathError> {
         if name.len() > MAX_PATH_BYTES {
             return Err(PathError::Long);
         }
@@ -63,12 +63,12 @@ impl LayerPath {
         Ok(Self(clean))
     }
 
-    pub(crate) fn bytes(&self) -> &[u8] {
+    pub fn bytes(&self) -> &[u8] {
         &self.0
     }
 
     /// The last component; `None` for the root.
-    pub(crate) fn name(&self) -> Option<&[u8]> {
+    pub fn name(&self) -> Option<&[u8]> {
         self.0
             .rsplit(|byte| *byte == b'/')
             .next()
@@ -76,13 +76,13 @@ impl LayerPath {
     }
 
     /// Everything before the last component; empty for what is directly in the root.
-    pub(crate) fn parent(&self) -> &[u8] {
+    pub fn parent(&self) -> &[u8] {
         let slash = self.0.iter().rposition(|byte| *byte == b'/');
         slash.map_or(&[][..], |slash| &self.0[..slash])
     }
 
     /// The same place under another last component, which must be a plain one.
-    pub(crate) fn renamed(&self, name: &[u8]) -> Self {
+    pub fn renamed(&self, name: &[u8]) -> Self {
         let parent = self.parent();
         let separator: &[u8] = if parent.is_empty() { b"" } else { b"/" };
         Self([parent, separator, name].concat())
@@ -106,43 +106,43 @@ mod tests {
             ("..a/b..", "..a/b.."),
         ] {
             assert_eq!(
-                LayerPath::parse(name.as_bytes()).unwrap().bytes(),
+                ArchivePath::parse(name.as_bytes()).unwrap().bytes(),
                 clean.as_bytes(),
                 "{name}"
             );
         }
         for name in ["..", "../a", "a/..", "a/../b", "/..", "./../a"] {
             assert_eq!(
-                LayerPath::parse(name.as_bytes()),
+                ArchivePath::parse(name.as_bytes()),
                 Err(PathError::Parent),
                 "{name}"
             );
         }
-        assert_eq!(LayerPath::parse(b"a\0b"), Err(PathError::Nul));
-        assert_eq!(LayerPath::parse(&[b'a'; 256]), Err(PathError::Long));
+        assert_eq!(ArchivePath::parse(b"a\0b"), Err(PathError::Nul));
+        assert_eq!(ArchivePath::parse(&[b'a'; 256]), Err(PathError::Long));
         assert_eq!(
-            LayerPath::parse("a/".repeat(257).as_bytes()),
+            ArchivePath::parse("a/".repeat(257).as_bytes()),
             Err(PathError::Long)
         );
         assert_eq!(
-            LayerPath::parse("a/".repeat(2048).as_bytes()),
+            ArchivePath::parse("a/".repeat(2048).as_bytes()),
             Err(PathError::Long)
         );
     }
 
     #[test]
     fn parts() {
-        let path = LayerPath::parse(b"a/b/.wh.c").unwrap();
+        let path = ArchivePath::parse(b"a/b/.wh.c").unwrap();
         assert_eq!(
             (path.parent(), path.name()),
             (&b"a/b"[..], Some(&b".wh.c"[..]))
         );
         assert_eq!(path.renamed(b"c").bytes(), b"a/b/c");
-        let top = LayerPath::parse(b"x").unwrap();
+        let top = ArchivePath::parse(b"x").unwrap();
         assert_eq!(
             (top.parent(), top.renamed(b"y").bytes()),
             (&b""[..], &b"y"[..])
         );
-        assert_eq!(LayerPath::parse(b"/").unwrap().name(), None);
+        assert_eq!(ArchivePath::parse(b"/").unwrap().name(), None);
     }
 }

@@ -50,7 +50,7 @@ impl fmt::Display for Cause {
 }
 
 /// Names the cause of a failed request; the address is left out, as the caller knows the host.
-pub(crate) fn cause(error: &reqwest::Error) -> Cause {
+pub fn cause(error: &reqwest::Error) -> Cause {
     let text = chain(error);
     let io = io_kind(error);
     if io == Some(io::ErrorKind::ConnectionRefused) {
@@ -86,7 +86,7 @@ fn io_kind(error: &reqwest::Error) -> Option<io::ErrorKind> {
 }
 
 /// The innermost two messages of the chain: the outer ones say "error sending request".
-pub(crate) fn chain(error: &dyn Error) -> String {
+pub fn chain(error: &dyn Error) -> String {
     let mut messages = vec![error.to_string()];
     let mut next = error.source();
     while let Some(error) = next {

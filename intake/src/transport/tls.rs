@@ -29,7 +29,7 @@ pub(super) struct HostFiles {
 
 /// The directory of a host, if it could have one: a name that is no host is not made a path.
 fn directory(dir: &Path, host: &str) -> Option<PathBuf> {
-    crate::reference::is_host(host).then(|| dir.join(host))
+    crate::host::is_host(host).then(|| dir.join(host))
 }
 
 /// Whether the operator gave certificates for `host`. Blocks.
