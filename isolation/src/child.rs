@@ -330,6 +330,7 @@ fn become_command(
             credentials::own_streams(progress.host_id(progress.identity.uid().as_raw())?)
         }
         Step::Init { mapped } => init::split(*mapped),
+        Step::Hold { mapped } => init::hold(*mapped),
         Step::Terminal => Ok(rustix::process::ioctl_tiocsctty(sys::stdin())?),
         Step::Rlimit(limit) => {
             progress.nofile |= limit.resource == Resource::Nofile;

@@ -116,10 +116,10 @@ pub(crate) const GUARDS: [(GuardBase, &str, GuardHow); 15] = [
     (GuardBase::Proc, "sysrq-trigger", GuardHow::ReadOnly),
 ];
 
-/// Everything that the child does, in order, and the command at the end.
+/// Everything that the child does, in order, and the command at the end, if there is one.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    /// In order; the last one is [`Step::Exec`].
+    /// In order; the last one is [`Step::Exec`] or [`Step::Hold`].
     pub(crate) steps: Vec<Step>,
     /// What to run.
     pub(crate) command: Command,
@@ -176,32 +176,10 @@ pub(crate) fn container(
         steps.push(Step::OomScore(c(score.to_string())?));
     }
     root_steps(host, spec, slot, inherited, &mut steps)?;
-    mount::volumes(host, spec, inherited.users.is_some(), &mut steps)?;
-    let shm = c(spec.shm_bytes.unwrap_or(DEFAULT_SHM_BYTES).to_string())?;
-    let tty = c((inherited.users.unwrap_or(0) + TTY_GROUP).to_string())?;
-    steps.extend([Step::Proc, Step::Sys, Step::Dev { shm, tty }]);
-    for node in devices {
-        steps.push(device(node)?);
-    }
-    mount::guards(host, spec, &mut steps)?;
-    let default_cwd = if spec.sandbox.is_some() {
-        SANDBOX_TARGET
-    } else {
-        "/"
-    };
-    let cwd = spec.cwd.as_deref().unwrap_or(Path::new(default_cwd));
-    steps.push(Step::Cwd(InRoot::new(cwd)?));
     let who = Who::new(&spec.user)?;
-    if who.needs_lookup() {
-        steps.push(Step::LookUpUser(who.clone()));
+    if spec.has_command() {
+        inside_steps(host, spec, devices, inherited, &who, &mut steps)?;
     }
-    mount::secret_owner(&mut steps);
-    if spec.read_only_root {
-        // Nothing is made in it from here on.
-        steps.push(Step::ReadOnlyRoot);
-    }
-    inherited.groups(&mut steps);
-    inherited.landlock(host, &mut steps)?;
     if inherited.users.is_some() {
         // A group belongs to whoever makes it.
         steps.push(Step::ActAsRoot);
@@ -216,8 +194,13 @@ pub(crate) fn container(
     )?));
     // Before the fork: our PID 1 and the command share it, as they share a container.
     steps.push(Step::Keyring);
+    let mapped = inherited.users.is_some();
+    if !spec.has_command() {
+        steps.push(Step::Hold { mapped });
+        let command = Command::none(who);
+        return Ok((Plan { steps, command }, group));
+    }
     if spec.init && own_processes(&spec.namespaces) {
-        let mapped = inherited.users.is_some();
         steps.push(Step::Init { mapped });
     }
     if spec.terminal {
@@ -229,6 +212,42 @@ pub(crate) fn container(
     let command = Command::new(&spec.argv, &spec.env, who)?;
     steps.push(Step::Exec(command.shown()));
     Ok((Plan { steps, command }, group))
+}
+
+/// What a command finds in its root, and where and as whom it begins.
+fn inside_steps(
+    host: &HostFacts,
+    spec: &ContainerSpec,
+    devices: &[Node],
+    inherited: &Inherited,
+    who: &Who,
+    steps: &mut Vec<Step>,
+) -> Result<(), PlanError> {
+    mount::volumes(host, spec, inherited.users.is_some(), steps)?;
+    let shm = c(spec.shm_bytes.unwrap_or(DEFAULT_SHM_BYTES).to_string())?;
+    let tty = c((inherited.users.unwrap_or(0) + TTY_GROUP).to_string())?;
+    steps.extend([Step::Proc, Step::Sys, Step::Dev { shm, tty }]);
+    for node in devices {
+        steps.push(device(node)?);
+    }
+    mount::guards(host, spec, steps)?;
+    let default_cwd = if spec.sandbox.is_some() {
+        SANDBOX_TARGET
+    } else {
+        "/"
+    };
+    let cwd = spec.cwd.as_deref().unwrap_or(Path::new(default_cwd));
+    steps.push(Step::Cwd(InRoot::new(cwd)?));
+    if who.needs_lookup() {
+        steps.push(Step::LookUpUser(who.clone()));
+    }
+    mount::secret_owner(steps);
+    if spec.read_only_root {
+        // Nothing is made in it from here on.
+        steps.push(Step::ReadOnlyRoot);
+    }
+    inherited.groups(steps);
+    inherited.landlock(host, steps)
 }
 
 /// The plan of one more process in the container whose groups are `group`.

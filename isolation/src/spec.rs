@@ -73,7 +73,9 @@ pub struct ContainerSpec {
     pub dir: PathBuf,
     /// Host directory bound at [`SANDBOX_TARGET`]; it stays after `Forget`.
     pub sandbox: Option<PathBuf>,
-    /// Command; `argv[0]` without a slash is looked up in the `PATH` of `env`.
+    /// Command; `argv[0]` without a slash is looked up in the `PATH` of `env`. Empty: none. Then
+    /// our PID 1 alone holds the namespaces, for other containers to share, until it is killed; of
+    /// the file systems it has only the root.
     pub argv: Vec<String>,
     /// Whole environment, in order. Nothing of the keeper's own is inherited.
     pub env: Vec<(String, String)>,
@@ -256,6 +258,11 @@ pub enum Output {
 }
 
 impl ContainerSpec {
+    /// Whether anything but our PID 1 is to run in it.
+    pub(crate) fn has_command(&self) -> bool {
+        !self.argv.is_empty()
+    }
+
     /// Whether the spec is well formed.
     ///
     /// # Errors
@@ -266,7 +273,11 @@ impl ContainerSpec {
         if let Some(sandbox) = &self.sandbox {
             host_path("sandbox", sandbox)?;
         }
-        check_command(&self.argv, &self.env)?;
+        // Without a command there must be an init, which needs a PID namespace of its own.
+        let has_init = self.init && self.namespaces.pid == Sharing::Own && !self.terminal;
+        if self.has_command() || !has_init {
+            check_command(&self.argv, &self.env)?;
+        }
         if let Some(cwd) = &self.cwd {
             host_path("cwd", cwd)?;
         }

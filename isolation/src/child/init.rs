@@ -3,7 +3,8 @@
 //!
 //! It deliberately runs no program and reads no input. It stays a copy of the keeper that is not
 //! dumpable, so nothing in the container can open `/proc/1/exe` or its memory (CVE-2019-5736), and
-//! keeps one capability. When the command ends, it ends; the kernel then kills the rest.
+//! keeps one capability. When the command ends, it ends; the kernel then kills the rest. Without a
+//! command it waits to be killed.
 
 use std::os::fd::AsFd;
 
@@ -25,11 +26,18 @@ pub(super) fn split(mapped: bool) -> Result<(), Fault> {
             let _ = rustix::process::setsid();
             Ok(())
         }
-        Cloned::Parent(command, _) => serve(command, &all, mapped),
+        Cloned::Parent(command, _) => serve(Some(command), &all, mapped),
     }
 }
 
-fn serve(command: i32, all: &SigSet, mapped: bool) -> ! {
+/// Becomes the init of a container without a command, which ends when it is killed.
+pub(super) fn hold(mapped: bool) -> Result<(), Fault> {
+    let all = SigSet::all();
+    all.thread_block()?;
+    serve(None, &all, mapped)
+}
+
+fn serve(command: Option<i32>, all: &SigSet, mapped: bool) -> ! {
     if mapped && super::mapping::enter().is_err() {
         sys::exit_now(125);
     }
@@ -55,7 +63,7 @@ fn serve(command: i32, all: &SigSet, mapped: bool) -> ! {
         match all.wait() {
             Ok(Signal::SIGCHLD) => {
                 while let Some((pid, raw)) = sys::wait_any() {
-                    if pid == command {
+                    if Some(pid) == command {
                         // Four bytes fit a pipe; without a keeper there is nobody to tell.
                         let _ = rustix::io::write(&status_pipe, &raw.to_ne_bytes());
                         sys::exit_now(0);

@@ -138,6 +138,17 @@ impl Command {
         })
     }
 
+    /// Nothing to run.
+    pub(super) fn none(who: Who) -> Self {
+        Self {
+            candidates: Vec::new(),
+            argv: StringArray::new(Vec::new()),
+            envp: StringArray::new(Vec::new()),
+            who,
+            shown: String::new(),
+        }
+    }
+
     pub(crate) fn shown(&self) -> String {
         self.shown.clone()
     }

@@ -161,6 +161,11 @@ pub(crate) enum Step {
         /// Whether PID 1 enters the user namespace.
         mapped: bool,
     },
+    /// Become the tiny PID 1 of a container without a command, and wait.
+    Hold {
+        /// Whether it enters the user namespace.
+        mapped: bool,
+    },
     /// Enter the namespaces of a running container.
     EnterContainer {
         /// Whether it has a time namespace.
@@ -263,6 +268,7 @@ impl fmt::Display for Step {
             Self::Groups(groups) => write!(f, "add groups {groups:?}"),
             Self::OwnStreams => f.write_str("give the streams to the user"),
             Self::Init { .. } => f.write_str("fork from the init"),
+            Self::Hold { .. } => f.write_str("hold the namespaces"),
             Self::EnterContainer { .. } => f.write_str("enter the container"),
             Self::Terminal => f.write_str("take the terminal"),
             Self::Rlimit(limit) => {

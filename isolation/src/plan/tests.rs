@@ -62,6 +62,42 @@ fn spec(root: Root) -> ContainerSpec {
 }
 
 #[test]
+fn without_a_command_there_is_little_to_make() {
+    let root = Root::Host {
+        hide: vec!["/d".into()],
+    };
+    let mut spec = ContainerSpec {
+        argv: Vec::new(),
+        network: Network::New,
+        ..spec(root)
+    };
+    let (plan, _) = container(&host(), &spec, &slot(), &[]).unwrap();
+    let text = plan.to_string();
+    let steps: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.contains("cgroup"))
+        .collect();
+    let golden = [
+        "bring loopback up",
+        "allow ping and every port",
+        "detach from the host's mounts",
+        "make the slot /d/.slots/1",
+        "mount the root over /",
+        "mount tmpfs of 1073741824 bytes at /tmp",
+        "mount tmpfs of 1073741824 bytes at /run",
+        "hide /d",
+        "change the root",
+        "set the host name c1",
+        "join a session keyring of its own",
+        "hold the namespaces",
+    ];
+    assert_eq!(steps, golden);
+    // Nobody would hold them.
+    spec.init = false;
+    assert!(container(&host(), &spec, &slot(), &[]).is_err());
+}
+
+#[test]
 fn an_image_with_everything() {
     let mut spec = spec(Root::Layers(vec!["/l/2".into(), "/l/1".into()]));
     spec.sandbox = Some("/s/c1".into());

@@ -77,6 +77,67 @@ fn processes_of_a_group_see_and_signal_each_other() {
     }
 }
 
+#[test]
+fn a_container_without_command_holds_namespaces_for_others() {
+    let mut node = Node::new();
+    for ids in [Ids::Host, Ids::Private] {
+        let word = if ids == Ids::Host { "host" } else { "private" };
+        let (root, one, two) = (word.to_owned(), format!("{word}-1"), format!("{word}-2"));
+        let mut holder = node.native(&root, &[]);
+        holder.ids = ids.clone();
+        holder.network = Network::New;
+        node.start(&holder);
+        let pid = node.started(&root);
+        let link =
+            |pid: i32, kind: &str| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap();
+        let below = std::fs::read_dir(format!("/proc/{pid}/root")).map(Iterator::count);
+        assert!(below.unwrap() > 0, "its root is there for us");
+        let member = |name: &str, script: &str| {
+            let mut spec = node.shell(name, script);
+            spec.network = Network::Of(id(&root));
+            spec.namespaces.ipc = Sharing::Of(id(&root));
+            spec.namespaces.pid = Sharing::Of(id(&root));
+            if ids == Ids::Private {
+                spec.ids = Ids::Of(id(&root));
+            }
+            spec
+        };
+        let first = member(&one, "(sleep 984 &); cat /proc/1/comm; ls /proc/1/root");
+        let second = member(&two, "exec sleep 1000");
+        let ended = node.run(&first);
+        assert_eq!(ended.stdout, "gantry-init\n", "{ended:?}");
+        assert!(ended.stderr.contains("Permission denied"), "{ended:?}");
+        // What was left behind is killed, and the holder's to reap.
+        crate::node::until("the orphan's end", || {
+            let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+            Some(()).filter(|()| children.unwrap().is_empty())
+        });
+        node.start(&second);
+        let inside = node.started(&two);
+        for kind in ["net", "ipc", "pid"] {
+            assert_eq!(link(inside, kind), link(pid, kind), "{kind}");
+        }
+        assert_ne!(link(inside, "mnt"), link(pid, "mnt"));
+        // It takes no notice of signals that others would end by, but passes them on.
+        let signal = |signo, all| Request::Signal {
+            id: id(&root),
+            signo,
+            all,
+        };
+        node.send(&signal(15, false));
+        assert_eq!(node.exited(&two).0, ExitStatus::Signal(15));
+        let running = |listed: &gantry_isolation::keeper::Listed| {
+            listed.id == id(&root) && matches!(listed.state, ListedState::Running { .. })
+        };
+        assert!(node.list().iter().any(running));
+        node.send(&signal(9, true));
+        assert_eq!(node.exited(&root).0, ExitStatus::Signal(9));
+        for name in [&two, &root] {
+            node.forget(name);
+        }
+    }
+}
+
 fn sleeps(seconds: &str) -> bool {
     let wanted = format!("sleep\0{seconds}\0");
     std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
