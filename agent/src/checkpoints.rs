@@ -216,6 +216,8 @@ mod tests {
             excess: Some(DiskExcess {
                 used_bytes: 2,
                 limit_bytes: 1,
+                used_files: 4,
+                limit_files: 3,
                 uncounted: false,
             }),
             pending: vec![StatusUpdate {

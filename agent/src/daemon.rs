@@ -33,7 +33,7 @@ use crate::inbox::Event;
 use crate::keeper::KeeperLink;
 use crate::layout::Layout;
 use crate::provision::Provision;
-use crate::sandboxes::Sandboxes;
+use crate::sandboxes::{Layers, Sandboxes};
 use crate::saves::Saves;
 use stop::Stopping;
 
@@ -67,8 +67,9 @@ pub(crate) struct Daemon {
     pub(crate) clock: Instant,
     session: Session,
     execs: Execs,
-    /// Bytes in the sandboxes of tasks that are not over, where they were looked at.
+    /// Bytes in the sandboxes and roots of tasks that are not over, where they were looked at.
     disk_used: BTreeMap<TaskId, u64>,
+    layers: Layers,
     stopping: Stopping,
     actions: Vec<Action>,
     keeper_id: KeeperId,
@@ -108,6 +109,7 @@ impl Daemon {
             session: Session::default(),
             execs: Execs::default(),
             disk_used: BTreeMap::new(),
+            layers: Layers::default(),
             stopping: Stopping::default(),
             actions: Vec::new(),
             keeper_id: parts.keeper_id,

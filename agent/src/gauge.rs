@@ -1,4 +1,5 @@
-//! How much each limited sandbox holds, looked at in turn beside the loop.
+//! How much each limited task has on disk, in its sandbox and its root, looked at in turn beside the
+//! loop.
 //!
 //! ```text
 //! every ROUND: ask the loop which sandboxes there are ─▶ each: its quota group or project says, or
@@ -15,7 +16,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use gantry_agent_core::DiskExcess;
-use gantry_isolation::disk::{Backend, Turn, Usage, Walk};
+use gantry_isolation::disk::{Backend, Turn, Usage, Walk, max_files};
 use gantry_wire::ids::{ContainerId, TaskId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
@@ -34,16 +35,18 @@ const REST: u32 = 9;
 /// tree that is moved about can be missed now and then; a minute long is on purpose.
 const UNCOUNTED_MAX: u32 = 12;
 
-/// A limited sandbox of a running task.
+/// A running task with a limit.
 #[derive(Debug, Clone)]
 pub(crate) struct Watched {
     pub(crate) task: TaskId,
     pub(crate) container: ContainerId,
     pub(crate) sandbox: PathBuf,
+    /// Where its root is written to, unless the sandbox's quota bounds that, too.
+    pub(crate) layer: Option<PathBuf>,
     pub(crate) limit_bytes: u64,
 }
 
-/// What was found in a sandbox.
+/// What was found.
 #[derive(Debug)]
 pub(crate) struct Measured {
     pub(crate) task: TaskId,
@@ -104,83 +107,112 @@ async fn ask(events: &mpsc::Sender<Event>) -> Option<Vec<Watched>> {
     answer.await.ok()
 }
 
-/// What a sandbox holds, and how that is known.
+/// What a task has on disk, and how that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Found {
     usage: Usage,
+    /// Whether some of it was counted: what quotas hold is never too much.
     counted: bool,
 }
 
 impl Found {
     fn excess(self, limit_bytes: u64) -> Option<DiskExcess> {
-        let over = self.counted && self.usage.bytes > limit_bytes;
-        over.then_some(DiskExcess {
-            used_bytes: self.usage.bytes,
-            limit_bytes,
-            uncounted: false,
-        })
+        let over = self.counted && is_over(self.usage, limit_bytes);
+        over.then(|| self.of(limit_bytes, false))
     }
 
     fn uncounted(self, limit_bytes: u64) -> DiskExcess {
+        self.of(limit_bytes, true)
+    }
+
+    fn of(self, limit_bytes: u64, uncounted: bool) -> DiskExcess {
         DiskExcess {
             used_bytes: self.usage.bytes,
             limit_bytes,
-            uncounted: true,
+            used_files: self.usage.files,
+            limit_files: max_files(limit_bytes),
+            uncounted,
         }
+    }
+}
+
+fn is_over(usage: Usage, limit_bytes: u64) -> bool {
+    usage.bytes > limit_bytes || usage.files > max_files(limit_bytes)
+}
+
+fn sum(one: Usage, other: Usage) -> Usage {
+    Usage {
+        bytes: one.bytes.saturating_add(other.bytes),
+        files: one.files.saturating_add(other.files),
+        complete: one.complete && other.complete,
     }
 }
 
 async fn look(backend: Backend, watched: &Watched) -> Option<Found> {
-    if backend.refuses_writes() {
-        let sandbox = watched.sandbox.clone();
-        let usage = spawn_blocking(move || backend.usage(&sandbox)).await.ok()?;
-        // Else it was made before there were quotas, and has none.
-        if let Ok(usage) = usage {
-            return Some(Found {
-                usage,
-                counted: false,
-            });
-        }
+    let mut held = Usage {
+        bytes: 0,
+        files: 0,
+        complete: true,
+    };
+    let mut dirs: Vec<PathBuf> = watched.layer.iter().cloned().collect();
+    match quota(backend, watched.sandbox.clone()).await? {
+        Some(usage) => held = usage,
+        None => dirs.push(watched.sandbox.clone()),
     }
-    let first = count(watched).await?;
-    if first.bytes <= watched.limit_bytes {
+    if dirs.is_empty() {
         return Some(Found {
-            usage: first,
-            counted: true,
+            usage: held,
+            counted: false,
         });
     }
-    let second = count(watched).await?;
+    let mut usage = count(&dirs, held, watched.limit_bytes).await?;
+    if is_over(usage, watched.limit_bytes) {
+        usage = count(&dirs, held, watched.limit_bytes).await?;
+    }
     Some(Found {
-        usage: second,
+        usage,
         counted: true,
     })
 }
 
-/// Counts until it is known whether it is too much.
-async fn count(watched: &Watched) -> Option<Usage> {
-    let sandbox = watched.sandbox.clone();
-    let mut walk = spawn_blocking(move || Walk::new(&sandbox))
-        .await
-        .ok()?
-        .ok()?;
-    loop {
-        let started = Instant::now();
-        let work = move || {
-            let turn = walk.turn(TURN_ENTRIES);
-            (walk, turn)
-        };
-        let (back, turn) = spawn_blocking(work).await.ok()?;
-        sleep(started.elapsed() * REST).await;
-        walk = back;
-        match turn.ok()? {
-            Turn::Done(usage) => return Some(usage),
-            Turn::More(bytes) if bytes > watched.limit_bytes => {
-                let complete = false;
-                return Some(Usage { bytes, complete });
+/// What the kernel says that the sandbox holds; None where it keeps no limit for it, or did not when
+/// it was made.
+async fn quota(backend: Backend, sandbox: PathBuf) -> Option<Option<Usage>> {
+    if !backend.refuses_writes() {
+        return Some(None);
+    }
+    let asked = spawn_blocking(move || backend.usage(&sandbox)).await.ok()?;
+    Some(asked.ok())
+}
+
+/// Counts on from what is `held` until it is known whether it is too much.
+async fn count(dirs: &[PathBuf], held: Usage, limit_bytes: u64) -> Option<Usage> {
+    let mut before = held;
+    for dir in dirs {
+        let dir = dir.clone();
+        let mut walk = spawn_blocking(move || Walk::new(&dir)).await.ok()?.ok()?;
+        before = loop {
+            let started = Instant::now();
+            let work = move || {
+                let turn = walk.turn(TURN_ENTRIES);
+                (walk, turn)
+            };
+            let (back, turn) = spawn_blocking(work).await.ok()?;
+            sleep(started.elapsed() * REST).await;
+            walk = back;
+            match turn.ok()? {
+                Turn::Done(usage) => break sum(before, usage),
+                Turn::More(usage) if is_over(sum(before, usage), limit_bytes) => {
+                    return Some(sum(before, usage));
+                }
+                Turn::More(_) => {}
             }
-            Turn::More(_) => {}
+        };
+        if is_over(before, limit_bytes) {
+            break;
         }
     }
+    Some(before)
 }
 
 #[cfg(test)]
@@ -192,6 +224,7 @@ mod tests {
             task: TaskId::parse("t").unwrap(),
             container: ContainerId::parse("c").unwrap(),
             sandbox,
+            layer: None,
             limit_bytes,
         }
     }
@@ -212,6 +245,20 @@ mod tests {
         assert!(few.usage.bytes < found.usage.bytes);
         let excess = few.excess(1 << 20).unwrap();
         assert!(excess.used_bytes > excess.limit_bytes && !excess.uncounted);
+        // Files count as well as bytes, and so does the root.
+        let many = look(Backend::Accounting, &watched(dir.path().into(), 1 << 29)).await;
+        assert_eq!(many.unwrap().usage.files, 3 * TURN_ENTRIES as u64 + 1);
+        let root = tempfile::tempdir_in("/var/tmp").unwrap();
+        let both = Watched {
+            layer: Some(root.path().to_owned()),
+            ..watched(dir.path().into(), 64 << 20)
+        };
+        for number in 0..max_files(64 << 20) {
+            std::fs::File::create(root.path().join(number.to_string())).unwrap();
+        }
+        let too_many = look(Backend::Accounting, &both).await.unwrap();
+        let excess = too_many.excess(64 << 20).unwrap();
+        assert!(excess.used_files > excess.limit_files && excess.used_bytes < excess.limit_bytes);
         // What a quota keeps is nobody's excess; what is gone is nothing.
         let kept = Found {
             counted: false,

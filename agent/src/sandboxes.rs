@@ -1,19 +1,19 @@
 //! Directories of tasks: made before a task starts, with the limit that its `disk` resource is,
-//! kept for a while after it is over. Decides when a finished one goes: by age and by number, never
-//! one that is in use. How a file system keeps a limit is `gantry_isolation::disk`'s business; what
-//! is only counted, `gauge` counts.
+//! kept for a while after it is over. What the task writes to its root falls under the same limit.
+//! Decides when a finished one goes: by age and by number, never one that is in use. How a file
+//! system keeps a limit is `gantry_isolation::disk`'s business; what is only counted, `gauge` counts.
 //!
 //! Invariant: `finished` is ordered by the time of ending, and holds no sandbox of a live task.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use gantry_isolation::disk::{Backend, DiskError};
-use gantry_isolation::spec::{ContainerSpec, User};
+use gantry_isolation::disk::{self, Backend, DiskError};
+use gantry_isolation::spec::{ContainerSpec, RootLimit, User};
 use gantry_wire::agent::Launch;
 use gantry_wire::ids::TaskId;
 
@@ -32,6 +32,30 @@ const MODE_OTHER: u32 = 0o1777;
 pub(crate) struct Sandboxes {
     finished: VecDeque<(SystemTime, PathBuf)>,
     backend: Backend,
+    /// Whether one limit can hold for a sandbox and a root.
+    spans: bool,
+}
+
+/// Where the roots of running containers lie on the host, when nothing but counting bounds them.
+#[derive(Debug, Default)]
+pub(crate) struct Layers {
+    by_container: BTreeMap<String, PathBuf>,
+}
+
+impl Layers {
+    pub(crate) fn note(&mut self, container: &str, layer: Option<PathBuf>) {
+        if let Some(layer) = layer {
+            self.by_container.insert(container.to_owned(), layer);
+        }
+    }
+
+    pub(crate) fn of(&self, container: &str) -> Option<PathBuf> {
+        self.by_container.get(container).cloned()
+    }
+
+    pub(crate) fn forget(&mut self, container: &str) {
+        self.by_container.remove(container);
+    }
 }
 
 /// What the sandbox of a task may hold; None is as much as there is, as in Mesos.
@@ -94,18 +118,28 @@ impl Sandboxes {
         self.backend
     }
 
-    /// Makes the sandbox of a container that is about to start.
-    pub(crate) fn make(&self, spec: &ContainerSpec, launch: &Launch) -> Result<(), String> {
-        let Some(sandbox) = &spec.sandbox else {
+    /// Makes the sandbox of a container that is about to start, whose root shares its limit.
+    pub(crate) fn make(&self, spec: &mut ContainerSpec, launch: &Launch) -> Result<(), String> {
+        let Some(sandbox) = spec.sandbox.clone() else {
             return Ok(());
         };
         let as_root = spec.user == User::Root;
-        create(self.backend, sandbox, as_root, limit_bytes(launch))
-            .map_err(|error| format!("making the sandbox {}: {error}", sandbox.display()))
+        let limit = limit_bytes(launch);
+        create(self.backend, &sandbox, as_root, limit)
+            .map_err(|error| format!("making the sandbox {}: {error}", sandbox.display()))?;
+        if limit.is_some() && self.spans {
+            spec.root_limit = Some(RootLimit::With(sandbox));
+        }
+        Ok(())
     }
 
-    /// Finds those on disk that are not in `live`, and the tasks they belonged to.
-    pub(crate) fn scan(slaves: &Path, live: &BTreeSet<PathBuf>) -> io::Result<(Self, Vec<TaskId>)> {
+    /// Finds those on disk that are not in `live`, and the tasks they belonged to. `containers` is
+    /// where roots are.
+    pub(crate) fn scan(
+        slaves: &Path,
+        containers: &Path,
+        live: &BTreeSet<PathBuf>,
+    ) -> io::Result<(Self, Vec<TaskId>)> {
         let mut finished = Vec::new();
         let mut over = Vec::new();
         for task_dir in below(slaves, 5)? {
@@ -120,11 +154,17 @@ impl Sandboxes {
         }
         finished.sort();
         let backend = Backend::detect(slaves).map_err(|error| of_disk(&error))?;
-        tracing::info!(?backend, "how limits on sandboxes are kept");
+        tracing::info!(?backend, "how limits on disk are kept");
+        if let Some(advice) = disk::advice(slaves) {
+            tracing::warn!("{advice}");
+        }
+        let spans = backend.spans(slaves, containers);
+        let spans = spans.map_err(|error| of_disk(&error))?;
         Ok((
             Self {
                 finished: finished.into(),
                 backend,
+                spans,
             },
             over,
         ))
@@ -231,7 +271,7 @@ mod tests {
         let latest = fs::read_link(run("t1", "latest")).unwrap();
         assert_eq!(latest, Path::new("c2"));
         let live = BTreeSet::from([run("t2", "c3")]);
-        let (mut sandboxes, over) = Sandboxes::scan(&slaves, &live).unwrap();
+        let (mut sandboxes, over) = Sandboxes::scan(&slaves, root.path(), &live).unwrap();
         assert_eq!((sandboxes.len(), over.len()), (2, 2));
         let now = SystemTime::now();
         assert!(sandboxes.due(now).is_empty());

@@ -302,7 +302,8 @@ fn open(data_dir: &Path, registries: RegistryConfig) -> Result<OnDisk, StartErro
         .iter()
         .map(|saved| PathBuf::from(&saved.sandbox));
     let live: BTreeSet<PathBuf> = live.collect();
-    let (sandboxes, over) = Sandboxes::scan(&layout.slaves(), &live).map_err(at)?;
+    let scanned = Sandboxes::scan(&layout.slaves(), &layout.containers(), &live);
+    let (sandboxes, over) = scanned.map_err(at)?;
     let store = StoreConfig {
         registry: registries,
         ..StoreConfig::default()

@@ -92,7 +92,7 @@ impl Keeper {
                 continue;
             }
             match self.next()? {
-                Event::Started { id, pid } => running.push((id, pid)),
+                Event::Started { id, pid, .. } => running.push((id, pid)),
                 other => bail!("{other:?}"),
             }
         }

@@ -267,8 +267,8 @@ fn take(
         Step::LimitedSlot {
             parent,
             name,
-            bytes,
-        } => root::limited_slot(parent, name, *bytes),
+            limit,
+        } => root::limited_slot(parent, name, limit),
         Step::MapRoot => mapping::host_root(),
         Step::MapSlot => mapping::working_directory(),
         Step::MapTree { path, names } => mapping::tree(path, names),

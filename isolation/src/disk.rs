@@ -19,8 +19,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
+
+use crate::plan::SlotLimit;
 
 /// Entries that [`Backend::usage`] counts before it says that it has not seen everything.
 const MAX_COUNTED: usize = 1_000_000;
@@ -41,8 +43,20 @@ pub enum Backend {
 pub struct Usage {
     /// Bytes on disk. btrfs counts what was committed (by default at most 30 s ago).
     pub bytes: u64,
+    /// Files, directories and links; 0 on btrfs, where they are bytes like any other.
+    pub files: u64,
     /// Whether everything was seen. If not, it holds more than that.
     pub complete: bool,
+}
+
+/// Files that come with a limit in bytes, so that the file system's inodes are shared out as its
+/// bytes are: one for each 16 KiB, which is as many as `mkfs.ext4` makes, but enough for small
+/// tasks to unpack something. btrfs has no inodes to run out of: there they are bytes.
+#[must_use]
+pub fn max_files(limit_bytes: u64) -> u64 {
+    const BYTES_PER_FILE: u64 = 16 * 1024;
+    const LEAST: u64 = 16 * 1024;
+    (limit_bytes / BYTES_PER_FILE).max(LEAST)
 }
 
 /// Why a directory could not be made, limited, measured or removed.
@@ -74,6 +88,23 @@ pub enum DiskError {
         #[source]
         source: std::io::Error,
     },
+}
+
+/// One line on how the file system of `dir` could keep limits that it does not keep now; None where
+/// nothing is to be done.
+#[must_use]
+pub fn advice(dir: &Path) -> Option<String> {
+    let opened = open_dir(dir).ok()?;
+    let found = rustix::fs::fstatfs(&opened).ok()?;
+    (btrfs::is(&found) && btrfs::quotas(&opened).is_none()).then(|| {
+        let dir = dir.display();
+        format!(
+            "the quotas of the btrfs that {dir} is on are off: what tasks write is only counted, and \
+             those that write too much are killed after the fact. `btrfs quota enable {dir}` lets the \
+             kernel refuse it (faster with --simple, which Linux and btrfs-progs have since 6.7); \
+             start this node again afterwards"
+        )
+    })
 }
 
 fn failed(what: &'static str, path: &Path) -> impl FnOnce(Errno) -> DiskError {
@@ -140,7 +171,23 @@ impl Backend {
         self == Self::Btrfs(Quotas::Simple)
     }
 
-    /// Makes a directory that may hold `limit` bytes; permissions are 0755 and owner root.
+    /// Whether one limit can hold for a directory in `one` and another one in `other`, where this is
+    /// the backend of `one`.
+    ///
+    /// # Errors
+    /// One of them cannot be looked at.
+    pub fn spans(self, one: &Path, other: &Path) -> Result<bool, DiskError> {
+        let mount = |dir: &Path| {
+            let found = rustix::fs::statx(CWD, dir, AtFlags::empty(), StatxFlags::MNT_ID);
+            found
+                .map(|found| found.stx_mnt_id)
+                .map_err(failed("look at", dir))
+        };
+        Ok(self.refuses_writes() && mount(one)? == mount(other)?)
+    }
+
+    /// Makes a directory that may hold `limit` bytes, and [`max_files`] of them where the file
+    /// system counts files; permissions are 0755 and owner root.
     ///
     /// # Errors
     /// It is there already, or the limit cannot be kept; then nothing is left.
@@ -188,13 +235,14 @@ impl Backend {
     /// It is not there, or was not made this way.
     pub fn usage(self, dir: &Path) -> Result<Usage, DiskError> {
         let opened = open_dir(dir)?;
-        let exactly = |bytes| Usage {
+        let exactly = |(bytes, files)| Usage {
             bytes,
+            files,
             complete: true,
         };
         match self {
             Self::Btrfs(_) => btrfs::usage(&opened)
-                .map(exactly)
+                .map(|bytes| exactly((bytes, 0)))
                 .map_err(failed("measure", dir)),
             Self::Project => project::usage(&opened)
                 .map(exactly)
@@ -202,11 +250,7 @@ impl Backend {
             Self::Accounting => {
                 let mut walk = Walk::new(dir)?;
                 match walk.turn(MAX_COUNTED) {
-                    Ok(Turn::Done(usage)) => Ok(usage),
-                    Ok(Turn::More(bytes)) => Ok(Usage {
-                        bytes,
-                        complete: false,
-                    }),
+                    Ok(Turn::Done(usage) | Turn::More(usage)) => Ok(usage),
                     Err(source) => Err(failed("measure", dir)(source)),
                 }
             }
@@ -232,11 +276,24 @@ impl Backend {
 
 /// Makes the directory `name`, which only root may enter, with a limit; allocates nothing.
 /// "Operation not supported" where no limit can be kept.
-pub(crate) fn make_limited(parent: &OwnedFd, name: &CStr, bytes: u64) -> Result<OwnedFd, Errno> {
-    let limited = if btrfs::is(&rustix::fs::fstatfs(parent)?) {
-        btrfs::make(parent, name, Some(bytes), 0o700)
-    } else {
-        project::make(parent, name, Some(bytes), 0o700)
+pub(crate) fn make_limited(
+    parent: &OwnedFd,
+    name: &CStr,
+    limit: &SlotLimit,
+) -> Result<OwnedFd, Errno> {
+    let is_btrfs = btrfs::is(&rustix::fs::fstatfs(parent)?);
+    let limited = match limit {
+        SlotLimit::Bytes(bytes) if is_btrfs => btrfs::make(parent, name, Some(*bytes), 0o700),
+        SlotLimit::Bytes(bytes) => project::make(parent, name, Some(*bytes), 0o700),
+        SlotLimit::With(dir) => {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let with = rustix::fs::open(dir, flags, Mode::empty())?;
+            if is_btrfs {
+                btrfs::make_sharing(parent, name, &with, 0o700)
+            } else {
+                project::make_sharing(parent, name, &with, 0o700)
+            }
+        }
     };
     match limited {
         // No quotas in this kernel, on this file system, or turned on.
@@ -253,6 +310,14 @@ pub(crate) fn make_limited(parent: &OwnedFd, name: &CStr, bytes: u64) -> Result<
 pub(crate) fn remove(dir: &Path) -> Result<(), DiskError> {
     match dir.parent().map(Backend::detect) {
         Some(Ok(backend)) => backend.remove(dir),
+        _ => remove_files(dir),
+    }
+}
+
+/// Removes a directory that shares the limit of another one, which keeps it.
+pub(crate) fn remove_sharing(dir: &Path) -> Result<(), DiskError> {
+    match dir.parent().map(Backend::detect) {
+        Some(Ok(backend @ Backend::Btrfs(_))) => backend.remove(dir),
         _ => remove_files(dir),
     }
 }

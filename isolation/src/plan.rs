@@ -19,7 +19,7 @@ pub(crate) use command::{Command, Name, Who};
 pub(crate) use mount::{MountStep, Source};
 pub(crate) use oci::{CgroupTree, Credentials, OciDevice, OciHook, OciMount, OciStep, Shown};
 pub(crate) use path::InRoot;
-pub(crate) use step::Step;
+pub(crate) use step::{SlotLimit, Step};
 pub(crate) use users::{Inherited, LandlockRule, USERS, own_processes};
 
 use std::ffi::CString;
@@ -32,8 +32,8 @@ use crate::cgroup::{DeviceRule, Group, GroupError, Hierarchies, Program};
 use crate::device::Node;
 use crate::keeper::{ExecSpec, Slot};
 use crate::spec::{
-    ContainerSpec, DEFAULT_SHM_BYTES, MAX_HOSTNAME_BYTES, Network, Root, SANDBOX_TARGET, Sharing,
-    SpecError, check_command,
+    ContainerSpec, DEFAULT_SHM_BYTES, MAX_HOSTNAME_BYTES, Network, Root, RootLimit, SANDBOX_TARGET,
+    Sharing, SpecError, check_command,
 };
 
 /// Permissions of a native task's `/tmp` and `/run`.
@@ -329,11 +329,14 @@ fn cgroup_steps(group: &Group, steps: &mut Vec<Step>) -> Result<(), SpecError> {
 
 fn slot_step(slot: &Slot) -> Result<Step, SpecError> {
     let named = slot.dir.parent().zip(slot.dir.file_name());
-    Ok(match (slot.limit, named) {
-        (Some(bytes), Some((parent, name))) => Step::LimitedSlot {
+    Ok(match (&slot.limit, named) {
+        (Some(limit), Some((parent, name))) => Step::LimitedSlot {
             parent: c_path(parent)?,
             name: c(name.as_encoded_bytes())?,
-            bytes,
+            limit: match limit {
+                RootLimit::Bytes(bytes) => SlotLimit::Bytes(*bytes),
+                RootLimit::With(dir) => SlotLimit::With(c_path(dir)?),
+            },
         },
         _ => Step::Slot {
             dir: c_path(&slot.dir)?,

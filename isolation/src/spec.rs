@@ -14,6 +14,7 @@ mod limits;
 mod mount;
 mod namespaces;
 mod rlimit;
+mod root_limit;
 mod secret;
 
 pub use device::{Access, Device, MAX_DEVICES};
@@ -26,6 +27,7 @@ pub use limits::{HugePageLimit, IoLimit, Limits};
 pub use mount::{MAX_SECRET_BYTES, Mount, MountKind};
 pub use namespaces::{Namespaces, Network, Sharing, TimeOffsets};
 pub use rlimit::{RLIM_INFINITY, Resource, Rlimit};
+pub use root_limit::RootLimit;
 pub use secret::Secret;
 pub(crate) use secret::wipe;
 
@@ -149,10 +151,9 @@ pub struct ContainerSpec {
     /// Device nodes beside the standard ones.
     #[serde(default)]
     pub devices: Vec<Device>,
-    /// The most that what is written to the root may take on disk; writing fails with `EDQUOT` past
-    /// it. The start is refused where the file system of `dir` keeps no quotas.
+    /// What bounds the writable layer of the root.
     #[serde(default)]
-    pub root_bytes: Option<u64>,
+    pub root_limit: Option<RootLimit>,
 }
 
 fn yes() -> bool {
@@ -193,7 +194,7 @@ impl ContainerSpec {
             read_only_paths: None,
             shm_bytes: None,
             devices: Vec::new(),
-            root_bytes: None,
+            root_limit: None,
         }
     }
 }
@@ -294,6 +295,7 @@ impl ContainerSpec {
         for paths in [&self.masked_paths, &self.read_only_paths] {
             check_guarded(paths.as_deref().unwrap_or_default())?;
         }
+        self.root_limit.as_ref().map_or(Ok(()), root_limit::check)?;
         if self.shm_bytes == Some(0) {
             // To the kernel it would mean no limit.
             return Err(SpecError::Empty("the size of /dev/shm"));

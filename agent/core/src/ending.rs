@@ -25,13 +25,19 @@ impl Exit {
     }
 }
 
-/// What was found in a sandbox that holds more than its task may use.
+/// What was found in the sandbox and the root of a task that hold more than it may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DiskExcess {
     /// Bytes that were counted.
     pub used_bytes: u64,
     /// Bytes that the task may use.
     pub limit_bytes: u64,
+    /// Files and directories that were counted.
+    #[serde(default)]
+    pub used_files: u64,
+    /// How many of them come with so many bytes.
+    #[serde(default)]
+    pub limit_files: u64,
     /// Whether there is, or may be, more: its directories are too deep, or move about too fast,
     /// to be counted to the end.
     pub uncounted: bool,
@@ -45,6 +51,13 @@ impl DiskExcess {
             return format!(
                 "used at least {used} MiB of the {limit} MiB of disk that it may use, in \
                  directories that are too deep or move too fast to be counted"
+            );
+        }
+        if self.used_bytes <= self.limit_bytes && self.used_files > self.limit_files {
+            let (used, limit_files) = (self.used_files, self.limit_files);
+            return format!(
+                "made {used} files and directories; the {limit} MiB of disk that it may use come with \
+                 {limit_files}"
             );
         }
         format!("used {used} MiB of the {limit} MiB of disk that it may use")
@@ -185,6 +198,8 @@ Command terminated with signal SIGKILL";
             Some(DiskExcess {
                 used_bytes,
                 limit_bytes: 10 << 20,
+                used_files: 16_385,
+                limit_files: 16_384,
                 uncounted,
             })
         };
@@ -194,6 +209,8 @@ disk that it may use. Command terminated with signal SIGKILL
 TASK_FAILED REASON_CONTAINER_LIMITATION_DISK 137 Disk limit exceeded: used at least 2 MiB of the \
 10 MiB of disk that it may use, in directories that are too deep or move too fast to be counted. \
 Command terminated with signal SIGKILL
+TASK_FAILED REASON_CONTAINER_LIMITATION_DISK 137 Disk limit exceeded: made 16385 files and directories; \
+the 10 MiB of disk that it may use come with 16384. Command terminated with signal SIGKILL
 TASK_FAILED REASON_CONTAINER_LIMITATION_DISK 1 Disk limit exceeded: used 12 MiB of the 10 MiB of \
 disk that it may use. Command exited with status 1
 TASK_FINISHED - 0 Command exited with status 0
@@ -201,6 +218,7 @@ TASK_KILLED - 137 Command terminated with signal SIGKILL";
         let lines = [
             line_of(Err(9), false, false, excess((10 << 20) + 1, false)),
             line_of(Err(9), false, false, excess(2 << 20, true)),
+            line_of(Err(9), false, false, excess(10 << 20, false)),
             line_of(Ok(1), true, false, excess(12 << 20, false)),
             line_of(Ok(0), false, false, excess(12 << 20, false)),
             line_of(Err(9), false, true, excess(12 << 20, false)),

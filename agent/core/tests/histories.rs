@@ -389,6 +389,8 @@ impl World {
             excess: DiskExcess {
                 used_bytes: 12 << 20,
                 limit_bytes: 10 << 20,
+                used_files: 1,
+                limit_files: 2,
                 uncounted: false,
             },
         });

@@ -77,9 +77,9 @@ impl Daemon {
             .unwrap_or_default();
         let made = self.provision.made(task);
         let (image, given) = (made.image.as_ref(), made.given.clone());
-        let spec = container::spec(view, &agent_id, image, given, &self.node)
+        let mut spec = container::spec(view, &agent_id, image, given, &self.node)
             .map_err(|problem| problem.to_string())?;
-        self.sandboxes.make(&spec, view.launch)?;
+        self.sandboxes.make(&mut spec, view.launch)?;
         let container = view.container.clone();
         self.provision.hold(task, &container)?;
         let made = self.provision.made(task);
@@ -106,6 +106,7 @@ impl Daemon {
     }
 
     fn forget(&mut self, container: &ContainerId) {
+        self.layers.forget(container.as_str());
         let Ok(id) = KeeperContainer::try_from(container.as_str()) else {
             return;
         };

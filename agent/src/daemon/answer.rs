@@ -65,6 +65,7 @@ impl Daemon {
                 task: id.clone(),
                 container: view.container.clone(),
                 sandbox: PathBuf::from(view.sandbox),
+                layer: self.layers.of(view.container.as_str()),
                 limit_bytes: sandboxes::limit_bytes(view.launch)?,
             })
         });

@@ -239,8 +239,9 @@ impl Daemon {
     fn keeper_said(&mut self, event: keeper::Event) {
         let now_ms = self.uptime_ms();
         match event {
-            keeper::Event::Started { id, pid } => {
+            keeper::Event::Started { id, pid, layer } => {
                 let pid = pid.unsigned_abs();
+                self.layers.note(id.as_str(), layer);
                 self.step_container(id.as_str(), |container| Change::Started { container, pid });
             }
             keeper::Event::StartFailed { id, step, error } => {
@@ -309,6 +310,8 @@ impl Daemon {
                     Seen::Exited(exit(status, oom_killed))
                 }
             };
+            self.layers
+                .note(container.id.as_str(), container.layer.clone());
             if let Ok(id) = ContainerId::parse(container.id.as_str()) {
                 containers.insert(id, seen);
             }

@@ -41,6 +41,30 @@ pub(crate) fn what_is_over_is_ended_by_counting() {
         c.launch(with_disk("free", write, 0));
         let wait = "while [ ! -e go ]; do sleep 0.1; done; ";
         c.launch(with_disk("later", &format!("{wait}{write}"), 10 * MIB));
+        // The root counts like the sandbox, together with it; so do files.
+        let root = "head -c 12582912 /dev/zero > /var/tmp/file; sleep 1000";
+        c.launch(with_disk("root", root, 10 * MIB));
+        let half = "head -c 6291456 /dev/zero | tee file > /srv/file; sleep 1000";
+        c.launch(with_disk("halves", half, 10 * MIB));
+        let files = "mkdir /srv/a; cd /srv/a; seq 20000 | xargs touch; sleep 1000";
+        c.launch(with_disk("files", files, 20 * MIB));
+        for task in ["root", "halves", "files"] {
+            let end = c.terminal(task).await;
+            let how = (state(&end), end.reason);
+            assert_eq!(
+                how,
+                (TaskState::TaskFailed, OVER),
+                "{task}: {}",
+                end.message
+            );
+            let words = match task {
+                "files" => {
+                    "files and directories; the 20 MiB of disk that it may use come with 16384"
+                }
+                _ => "MiB of the 10 MiB of disk that it may use",
+            };
+            assert!(end.message.contains(words), "{}", end.message);
+        }
         let end = c.terminal("greedy").await;
         assert_eq!((state(&end), end.reason), (TaskState::TaskFailed, OVER));
         let words = "of the 10 MiB of disk that it may use. Command terminated with signal SIGKILL";
@@ -142,6 +166,12 @@ pub(crate) fn the_kernel_refuses_what_is_too_much() {
         ));
         let end = c.terminal("free").await;
         assert_eq!(state(&end), TaskState::TaskFinished, "{}", end.message);
+        // Each half fits alone; together they do not, and nobody is killed for it.
+        let halves = "head -c 20971520 /dev/zero >/srv/a; sync; head -c 20971520 /dev/zero >b; \
+                      test $(stat -c %s b) -lt 13000000 && exit 7";
+        c.launch(with_disk("halves", halves, 32 * MIB));
+        let both = c.terminal("halves").await;
+        assert_eq!(both.exit_code, Some(7), "{}", both.message);
         let full = c.update("full", TaskState::TaskRunning).await;
         let sandbox = PathBuf::from(&full.sandbox);
         let note = c.until("the task's note", |_| {
@@ -164,12 +194,14 @@ pub(crate) fn the_kernel_refuses_what_is_too_much() {
         // Old ones are removed by the next life, by what they are on disk.
         node.kill_9();
         let above = |sandbox: &str| Path::new(sandbox).parent().unwrap().display().to_string();
-        let (one, other) = (above(&full.sandbox), above(&end.sandbox));
-        command("touch", &["-d", "10 days ago", &one, &other]);
+        let sandboxes = [&full.sandbox, &end.sandbox, &both.sandbox];
+        for sandbox in sandboxes {
+            command("touch", &["-d", "10 days ago", &above(sandbox)]);
+        }
         node.start_agent().await;
-        c.until("both sandboxes to go", |_| {
-            let gone = |path: &str| !Path::new(path).exists();
-            (gone(&full.sandbox) && gone(&end.sandbox)).then_some(())
+        c.until("the sandboxes to go", |_| {
+            let gone = |path: &&String| !Path::new(path).exists();
+            sandboxes.iter().all(gone).then_some(())
         })
         .await;
         c.until("nothing to be left", |_| {

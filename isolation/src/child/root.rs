@@ -13,7 +13,7 @@ use rustix::mount::{
 
 use super::{Fault, paths};
 use crate::disk;
-use crate::plan::InRoot;
+use crate::plan::{InRoot, SlotLimit};
 
 /// What every mount that holds data gets.
 const PLAIN: MountAttrFlags =
@@ -43,10 +43,10 @@ pub(super) fn slot(dir: &CStr, fresh: bool) -> Result<(), Fault> {
 }
 
 /// Makes a slot with a limit, and goes there.
-pub(super) fn limited_slot(parent: &CStr, name: &CStr, bytes: u64) -> Result<(), Fault> {
+pub(super) fn limited_slot(parent: &CStr, name: &CStr, limit: &SlotLimit) -> Result<(), Fault> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let parent = rustix::fs::open(parent, flags, Mode::empty())?;
-    let made = disk::make_limited(&parent, name, bytes)?;
+    let made = disk::make_limited(&parent, name, limit)?;
     rustix::process::fchdir(made)?;
     fill_slot()
 }

@@ -55,8 +55,8 @@ struct Above {
 /// What a turn came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// There is more to count; bytes so far.
-    More(u64),
+    /// There is more to count than this.
+    More(Usage),
     /// Everything was counted.
     Done(Usage),
 }
@@ -72,6 +72,7 @@ pub struct Walk {
     above: Vec<Above>,
     linked: BTreeSet<Identity>,
     bytes: u64,
+    files: u64,
     complete: bool,
     restarts: u32,
 }
@@ -111,6 +112,7 @@ impl Walk {
             above: Vec::new(),
             linked: BTreeSet::new(),
             bytes: 0,
+            files: 0,
             complete: true,
             restarts: 0,
         };
@@ -124,7 +126,7 @@ impl Walk {
         let found = look(&self.root, c"")?;
         self.identity = Identity::of(&found);
         self.bytes = found.stx_blocks * BLOCK_BYTES;
-        (self.position, self.complete) = (0, true);
+        (self.files, self.position, self.complete) = (1, 0, true);
         self.above.clear();
         self.linked.clear();
         Ok(())
@@ -155,17 +157,21 @@ impl Walk {
                 }
             }
         }
-        Ok(Turn::More(self.bytes))
+        Ok(Turn::More(self.usage(false)))
+    }
+
+    fn usage(&self, complete: bool) -> Usage {
+        Usage {
+            bytes: self.bytes,
+            files: self.files,
+            complete,
+        }
     }
 
     /// Goes to the directory above; what there is when there is none.
     fn up(&mut self) -> Result<Option<Usage>, Errno> {
-        let done = |walk: &Self, complete| Usage {
-            bytes: walk.bytes,
-            complete,
-        };
         let Some(above) = self.above.pop() else {
-            return Ok(Some(done(self, self.complete)));
+            return Ok(Some(self.usage(self.complete)));
         };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = rustix::fs::openat(&self.here, c"..", flags, Mode::empty());
@@ -175,7 +181,7 @@ impl Walk {
                 (self.here, self.identity, self.position) = (dir, identity, above.position);
                 Ok(None)
             }
-            _ if self.restarts == MAX_RESTARTS => Ok(Some(done(self, false))),
+            _ if self.restarts == MAX_RESTARTS => Ok(Some(self.usage(false))),
             _ => {
                 self.restarts += 1;
                 self.restart().map(|()| None)
@@ -235,6 +241,7 @@ impl Walk {
             }
         }
         self.bytes = self.bytes.saturating_add(found.stx_blocks * BLOCK_BYTES);
+        self.files += 1;
         if !is_dir {
             return Ok(None);
         }

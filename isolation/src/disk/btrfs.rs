@@ -91,6 +91,30 @@ pub(crate) fn make(
     done
 }
 
+/// Makes the subvolume `name` within the limit of `with`, which [`make`] made.
+pub(crate) fn make_sharing(
+    parent: impl AsFd,
+    name: &CStr,
+    with: &OwnedFd,
+    mode: u32,
+) -> Result<(), Errno> {
+    let parent = parent.as_fd();
+    let group = group_of(subvolume_id(with.as_fd())?);
+    subvolume_create(parent, name)?;
+    let join = || {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+        rustix::fs::fchmod(&made, Mode::from_raw_mode(mode))?;
+        group_assign(made.as_fd(), subvolume_id(made.as_fd())?, group)
+    };
+    let done = join();
+    if done.is_err() {
+        // As above.
+        let _ = subvolume_delete(parent, name);
+    }
+    done
+}
+
 fn limit_new(
     parent: BorrowedFd<'_>,
     name: &CStr,

@@ -10,7 +10,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{DiskError, open_dir, remove_files};
+use super::{DiskError, max_files, open_dir, remove_files};
 use crate::sys::quota::{limit_project, project_of, project_use, set_project};
 
 /// Our project numbers have this bit.
@@ -53,10 +53,30 @@ pub(super) fn make(
     limit: Option<u64>,
     mode: u32,
 ) -> Result<(), Errno> {
+    make_with(parent, name, mode, |dir| limit_new(dir, limit))
+}
+
+/// Makes the directory `name` within the limit of `with`, which [`make`] made; allocates nothing.
+pub(super) fn make_sharing(
+    parent: &OwnedFd,
+    name: &CStr,
+    with: &OwnedFd,
+    mode: u32,
+) -> Result<(), Errno> {
+    let project = project(with)?;
+    make_with(parent, name, mode, |dir| set_project(dir, project))
+}
+
+fn make_with(
+    parent: &OwnedFd,
+    name: &CStr,
+    mode: u32,
+    limit: impl FnOnce(BorrowedFd<'_>) -> Result<(), Errno>,
+) -> Result<(), Errno> {
     rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(mode))?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let done = rustix::fs::openat(parent, name, flags, Mode::empty())
-        .and_then(|dir| limit_new(dir.as_fd(), limit));
+    let done =
+        rustix::fs::openat(parent, name, flags, Mode::empty()).and_then(|dir| limit(dir.as_fd()));
     if done.is_err() {
         // Empty, so nothing is lost; the first failure is the one to tell.
         let _ = rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR);
@@ -67,8 +87,12 @@ pub(super) fn make(
 /// Gives an empty directory a project with a limit.
 fn limit_new(dir: BorrowedFd<'_>, limit: Option<u64>) -> Result<(), Errno> {
     let project = free(dir, rustix::fs::fstat(dir)?.st_ino)?;
-    limit_project(dir, project, limit)?;
+    bound(dir, project, limit)?;
     set_project(dir, project)
+}
+
+fn bound(dir: BorrowedFd<'_>, project: u32, limit: Option<u64>) -> Result<(), Errno> {
+    limit_project(dir, project, limit.map(|bytes| (bytes, max_files(bytes))))
 }
 
 /// The directory's project, if it is one of ours.
@@ -82,12 +106,13 @@ fn project(dir: &OwnedFd) -> Result<u32, Errno> {
 
 /// Changes the limit.
 pub(super) fn set_limit(dir: &OwnedFd, limit: Option<u64>) -> Result<(), Errno> {
-    limit_project(dir.as_fd(), project(dir)?, limit)
+    bound(dir.as_fd(), project(dir)?, limit)
 }
 
-/// What the project uses.
-pub(super) fn usage(dir: &OwnedFd) -> Result<u64, Errno> {
-    Ok(project_use(dir.as_fd(), project(dir)?)?.bytes)
+/// Bytes and files that the project uses.
+pub(super) fn usage(dir: &OwnedFd) -> Result<(u64, u64), Errno> {
+    let used = project_use(dir.as_fd(), project(dir)?)?;
+    Ok((used.bytes, used.inodes))
 }
 
 /// Removes the directory and its limit.
@@ -97,7 +122,7 @@ pub(super) fn remove(dir: &Path) -> Result<(), DiskError> {
     remove_files(dir)?;
     if let Ok(project) = limited {
         // The number is free again once it has no limit; with one it is only passed over.
-        let _ = limit_project(opened.as_fd(), project, None);
+        let _ = bound(opened.as_fd(), project, None);
     }
     Ok(())
 }

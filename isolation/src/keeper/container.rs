@@ -13,6 +13,7 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 use super::ids::Users;
 use super::output::Pump;
 use super::protocol::{Listed, ListedState};
+use super::slots;
 use crate::cgroup::{Group, kill_group};
 use crate::child::{Fault, REPORT_BYTES, read_report};
 use crate::plan::{Inherited, Plan};
@@ -173,6 +174,11 @@ impl Container {
         }
     }
 
+    /// Where its root's writable layer can be counted, when nothing bounds it.
+    pub(super) fn layer(&self) -> Option<PathBuf> {
+        (!slots::is_limited(&self.slot)).then(|| self.slot.clone())
+    }
+
     /// As it appears in a listing; one that is being removed does not.
     pub(super) fn listed(&self) -> Option<Listed> {
         let state = match &self.phase {
@@ -190,6 +196,7 @@ impl Container {
             state,
             frozen: self.frozen && matches!(self.phase, Phase::Running),
             dropped_output_bytes: self.dropped_bytes + live,
+            layer: self.layer(),
         })
     }
 }

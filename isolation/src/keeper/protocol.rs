@@ -4,6 +4,8 @@
 //! travels in a memfd, whose descriptor comes first among the packet's descriptors. Invariants:
 //! sizes and descriptor counts are bounded; decoding garbage is an error, never a panic.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::caps::CapSet;
@@ -117,6 +119,9 @@ pub enum Event {
         id: ContainerId,
         /// PID 1 of the container, as the host numbers it.
         pid: i32,
+        /// Where what it writes to its root lies on the host, unless a quota bounds it.
+        #[serde(default)]
+        layer: Option<PathBuf>,
     },
     /// It could not be started; nothing is left of it and the id is free. To every client.
     StartFailed {
@@ -210,6 +215,9 @@ pub struct Listed {
     pub frozen: bool,
     /// Bytes of output that could not be written (disk full) and were dropped.
     pub dropped_output_bytes: u64,
+    /// Where what it writes to its root lies on the host, unless a quota bounds it.
+    #[serde(default)]
+    pub layer: Option<PathBuf>,
 }
 
 /// Where a container is in its life.

@@ -190,6 +190,7 @@ impl Keeper {
                 let started = Event::Started {
                     id: container.id.clone(),
                     pid: container.pid,
+                    layer: container.layer(),
                 };
                 self.clients.broadcast(&started);
             }

@@ -14,12 +14,14 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::disk::{self, DiskError};
+use crate::spec::RootLimit;
 
 /// What the names of sets begin with; container ids never begin with a dot.
 const PREFIX: &str = ".slots-";
 
-/// What the names of slots with a limit begin with.
+/// What the names of slots with a limit of their own begin with, and of those within another's.
 const LIMITED: &str = "limited-";
+const SHARED: &str = "shared-";
 
 /// Where a container's writable layer goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,9 +30,8 @@ pub(crate) struct Slot {
     pub(crate) dir: PathBuf,
     /// Whether it is still to be made.
     pub(crate) fresh: bool,
-    /// The most that it may hold, in bytes. One with a limit is made for one container and removed
-    /// with it.
-    pub(crate) limit: Option<u64>,
+    /// What bounds it. One with a limit is made for one container and removed with it.
+    pub(crate) limit: Option<RootLimit>,
 }
 
 #[derive(Debug)]
@@ -51,7 +52,7 @@ impl Slots {
     pub(super) fn take(
         &mut self,
         dir: &Path,
-        limit: Option<u64>,
+        limit: Option<RootLimit>,
     ) -> std::io::Result<(Slot, Vec<PathBuf>)> {
         let parent = dir.parent().unwrap_or(dir).to_owned();
         let mut dead = Vec::new();
@@ -75,7 +76,11 @@ impl Slots {
         let fresh = free.is_none();
         let dir = free.unwrap_or_else(|| {
             set.made += 1;
-            let kind = if limit.is_some() { LIMITED } else { "" };
+            let kind = match limit {
+                None => "",
+                Some(RootLimit::Bytes(_)) => LIMITED,
+                Some(RootLimit::With(_)) => SHARED,
+            };
             set.dir.join(format!("{kind}{}", set.made))
         });
         let slot = Slot { dir, fresh, limit };
@@ -117,17 +122,30 @@ fn make_set(parent: &Path) -> std::io::Result<PathBuf> {
     Ok(dir)
 }
 
+fn is_named(slot: &Path, prefix: &str) -> bool {
+    let name = slot.file_name().map(std::ffi::OsStr::as_encoded_bytes);
+    name.is_some_and(|name| name.starts_with(prefix.as_bytes()))
+}
+
 /// Whether the slot is of those that are not used again.
 pub(super) fn is_limited(slot: &Path) -> bool {
-    let name = slot.file_name().map(std::ffi::OsStr::as_encoded_bytes);
-    name.is_some_and(|name| name.starts_with(LIMITED.as_bytes()))
+    is_named(slot, LIMITED) || is_named(slot, SHARED)
+}
+
+/// Removes one that is not used again; a limit that is another directory's stays.
+pub(super) fn remove_limited(slot: &Path) -> Result<(), DiskError> {
+    if is_named(slot, SHARED) {
+        disk::remove_sharing(slot)
+    } else {
+        disk::remove(slot)
+    }
 }
 
 /// Removes a whole set, those with a limit in their own way.
 pub(super) fn remove_set(set: &Path) -> Result<(), DiskError> {
     for entry in std::fs::read_dir(set).into_iter().flatten().flatten() {
         if is_limited(&entry.path()) {
-            disk::remove(&entry.path())?;
+            remove_limited(&entry.path())?;
         }
     }
     disk::remove(set)
@@ -214,7 +232,9 @@ mod tests {
         );
         assert!(slots.take(&dir.path().join("c3"), None).unwrap().0.fresh);
         slots.give_back(again.dir);
-        let (limited, _) = slots.take(&dir.path().join("c4"), Some(1)).unwrap();
+        let (limited, _) = slots
+            .take(&dir.path().join("c4"), Some(RootLimit::Bytes(1)))
+            .unwrap();
         assert!(limited.fresh && is_limited(&limited.dir));
         // A keeper that comes later removes this one's set.
         let (_, dead) = Slots::default().take(&dir.path().join("c1"), None).unwrap();

@@ -16,7 +16,7 @@ use super::packet::{self, PacketError};
 use super::slots;
 use crate::cgroup::remove_group;
 use crate::child::{FIRST_FREE_FD, REPORT_FD};
-use crate::disk::{self, DiskError};
+use crate::disk::DiskError;
 use crate::sys::{self, Cloned, clone_flags};
 
 /// Jobs on their way at once; the rest wait in the map. A seqpacket socket holds at least as many.
@@ -183,7 +183,7 @@ fn sweep(job: Job) -> Swept {
         .into_iter()
         .partition(|slot| slots::is_limited(slot));
     for slot in limited {
-        if let Err(error) = disk::remove(&slot) {
+        if let Err(error) = slots::remove_limited(&slot) {
             failures.push(words(&error));
         }
     }

@@ -12,6 +12,15 @@ use crate::caps::CapSet;
 use crate::seccomp::Program;
 use crate::spec::{RLIM_INFINITY, Rlimit, Secret};
 
+/// What a slot may hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum SlotLimit {
+    /// So many bytes.
+    Bytes(u64),
+    /// What is left of this directory's limit.
+    With(CString),
+}
+
 /// One step. Its `Display` is what a failure report says was being done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -71,7 +80,7 @@ pub(crate) enum Step {
         /// Its name there.
         name: CString,
         /// The limit.
-        bytes: u64,
+        limit: SlotLimit,
     },
     /// Mount the root over these lower directories.
     Overlay {
@@ -232,10 +241,16 @@ impl fmt::Display for Step {
             Self::LimitedSlot {
                 parent,
                 name,
-                bytes,
+                limit,
             } => {
                 let (parent, name) = (parent.to_string_lossy(), name.to_string_lossy());
-                write!(f, "make the slot {parent}/{name} for {bytes} bytes")
+                write!(f, "make the slot {parent}/{name} ")?;
+                match limit {
+                    SlotLimit::Bytes(bytes) => write!(f, "for {bytes} bytes"),
+                    SlotLimit::With(dir) => {
+                        write!(f, "within the limit of {}", dir.to_string_lossy())
+                    }
+                }
             }
             Self::Overlay { lower, .. } => {
                 f.write_str("mount the root over ")?;

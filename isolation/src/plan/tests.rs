@@ -384,7 +384,7 @@ fn a_limited_slot_and_devices_are_steps_of_their_own() {
     let slot = Slot {
         dir: "/d/.slots/limited-2".into(),
         fresh: true,
-        limit: Some(4096),
+        limit: Some(RootLimit::Bytes(4096)),
     };
     let (plan, group) = container(&host(), &spec, &slot, &[node]).unwrap();
     let text = plan.to_string();

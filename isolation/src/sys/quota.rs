@@ -12,8 +12,8 @@ use super::check;
 const PROJECT: u32 = 2;
 const GET_QUOTA: u32 = 0x0080_0007;
 const SET_QUOTA: u32 = 0x0080_0008;
-/// `QIF_BLIMITS`: only the limits on space are set.
-const SPACE_LIMITS: u32 = 1;
+/// `QIF_BLIMITS` and `QIF_ILIMITS`: the limits on space and on files are set.
+const LIMITS: u32 = 1 | 4;
 /// Limits are in blocks of this size (`QIF_DQBLKSIZE`).
 const BLOCK_BYTES: u64 = 1024;
 /// What is made in the directory belongs to its project (`FS_XFLAG_PROJINHERIT`).
@@ -89,18 +89,22 @@ pub(crate) fn project_use(file: BorrowedFd<'_>, project: u32) -> Result<ProjectU
     })
 }
 
-/// Bounds what a project may use, in bytes rounded up to 1024; None takes the bound away.
+/// Bounds what a project may use, in bytes rounded up to 1024 and in files; None takes the bounds
+/// away.
 pub(crate) fn limit_project(
     file: BorrowedFd<'_>,
     project: u32,
-    bytes: Option<u64>,
+    bounds: Option<(u64, u64)>,
 ) -> Result<(), Errno> {
     // 0 would mean no limit.
-    let blocks = bytes.map_or(0, |bytes| bytes.div_ceil(BLOCK_BYTES).max(1));
+    let blocks = bounds.map_or(0, |(bytes, _)| bytes.div_ceil(BLOCK_BYTES).max(1));
+    let files = bounds.map_or(0, |(_, files)| files.max(1));
     let mut block = QuotaBlock {
         hard_blocks: blocks,
         soft_blocks: blocks,
-        valid: SPACE_LIMITS,
+        hard_inodes: files,
+        soft_inodes: files,
+        valid: LIMITS,
         ..QuotaBlock::default()
     };
     quota_call(file, SET_QUOTA, project, &mut block)

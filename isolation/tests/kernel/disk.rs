@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use gantry_isolation::disk::{Backend, DiskError, Quotas};
-use gantry_isolation::spec::{ContainerSpec, Ids};
+use gantry_isolation::spec::{ContainerSpec, Ids, RootLimit};
 
 use crate::node::Node;
 
@@ -210,7 +210,7 @@ fn limited(fs: &Btrfs, node: &Node, name: &str, script: &str) -> ContainerSpec {
     std::fs::create_dir_all(&containers).unwrap();
     let mut spec = node.shell(name, script);
     spec.dir = containers.join(name);
-    spec.root_bytes = Some(8 * MIB);
+    spec.root_limit = Some(RootLimit::Bytes(8 * MIB));
     spec
 }
 
@@ -237,7 +237,7 @@ fn a_root_holds_no_more_than_its_limit_and_goes_with_the_container() {
         "free",
         "head -c 30000000 /dev/zero > /srv/a && echo ok",
     );
-    spec.root_bytes = None;
+    spec.root_limit = None;
     assert_eq!(node.run(&spec).stdout, "ok\n");
     drop(node);
     let sets = || {
@@ -250,13 +250,88 @@ fn a_root_holds_no_more_than_its_limit_and_goes_with_the_container() {
     nothing_is_left(&fs, backend);
 }
 
+/// Both kinds of quotas: a sandbox and a root in one limit, which the sandbox keeps when the
+/// container is gone.
+#[test]
+fn a_root_shares_the_limit_of_a_sandbox() {
+    let simple: fn(&Btrfs) -> Backend = |fs| Backend::enable(&fs.path()).unwrap();
+    let full: fn(&Btrfs) -> Backend = |fs| {
+        run("btrfs", &["quota", "enable", fs.path().to_str().unwrap()]);
+        Backend::detect(&fs.path()).unwrap()
+    };
+    for enable in [simple, full] {
+        let fs = Btrfs::new();
+        let backend = enable(&fs);
+        let mut node = Node::new();
+        for (number, ids) in [Ids::Host, Ids::Private].into_iter().enumerate() {
+            let sandbox = fs.path().join(format!("sandbox-{number}"));
+            backend.make(&sandbox, Some(16 * MIB)).unwrap();
+            // Each would fit alone; what is deleted in one makes room in the other.
+            let script = "head -c 10000000 /dev/zero > /mnt/mesos/sandbox/a && sync && \
+                 head -c 10000000 /dev/zero > /srv/b; rm -f /srv/b; \
+                 rm /mnt/mesos/sandbox/a; for _ in $(seq 1000); do sync; \
+                 head -c 10000000 /dev/zero 2>/dev/null > /srv/c && break; sleep 0.05; done; \
+                 stat -c %s /srv/c";
+            let mut spec = limited(&fs, &node, &format!("c{number}"), script);
+            spec.ids = ids;
+            spec.sandbox = Some(sandbox.clone());
+            spec.root_limit = Some(RootLimit::With(sandbox.clone()));
+            assert!(backend.spans(&sandbox, spec.dir.parent().unwrap()).unwrap());
+            let ended = node.run(&spec);
+            assert_eq!(ended.stdout, "10000000\n", "{backend:?}: {ended:?}");
+            let times = ended.stderr.matches("Disk quota exceeded").count();
+            assert_eq!(times, 1, "{backend:?}: {ended:?}");
+            // The limit is still the sandbox's, all of it once the root is gone.
+            crate::node::until("room in the sandbox", || {
+                fs.sync();
+                let (written, error) = fill(&sandbox.join("z"), 32 * MIB);
+                assert_eq!(error, Some(EDQUOT));
+                (written > 14 * MIB).then_some(())
+            });
+            backend.remove(&sandbox).unwrap();
+        }
+        drop(node);
+        std::fs::remove_dir(fs.path().join("containers")).unwrap();
+        nothing_is_left(&fs, backend);
+    }
+}
+
+#[test]
+fn a_directory_without_limit_has_none_to_share() {
+    let fs = Btrfs::new();
+    Backend::enable(&fs.path()).unwrap();
+    let mut node = Node::new();
+    let mut spec = limited(&fs, &node, "c1", "true");
+    let plain = fs.path().join("plain");
+    std::fs::create_dir(&plain).unwrap();
+    spec.root_limit = Some(RootLimit::With(plain.clone()));
+    node.start(&spec);
+    let words = node.start_failure("c1");
+    let wanted = format!("within the limit of {}: ", plain.display());
+    assert!(words.contains(&wanted), "{words}");
+}
+
+#[test]
+fn a_btrfs_whose_quotas_are_off_is_told_of() {
+    let fs = Btrfs::new();
+    let advice = gantry_isolation::disk::advice(&fs.path()).unwrap();
+    let command = format!("`btrfs quota enable {}`", fs.path().display());
+    assert!(advice.contains(&command), "{advice}");
+    run("btrfs", &["quota", "enable", fs.path().to_str().unwrap()]);
+    assert_eq!(gantry_isolation::disk::advice(&fs.path()), None);
+    assert_eq!(
+        gantry_isolation::disk::advice(std::path::Path::new("/dev/shm")),
+        None
+    );
+}
+
 #[test]
 fn a_limited_root_is_refused_where_no_quota_is_kept() {
     let fs = Btrfs::new();
     let mut node = Node::new();
     let spec = limited(&fs, &node, "c1", "true");
     let mut beside = node.shell("c2", "true");
-    beside.root_bytes = Some(MIB);
+    beside.root_limit = Some(RootLimit::Bytes(MIB));
     let project = Backend::detect(node.dir.path()).unwrap() == Backend::Project;
     for (spec, refused) in [(&spec, true), (&beside, !project)] {
         node.start(spec);

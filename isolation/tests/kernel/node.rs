@@ -169,7 +169,7 @@ impl Node {
     pub(crate) fn started(&mut self, name: &str) -> i32 {
         let wanted = id(name);
         let outcome = self.wait(&format!("start of {name}"), |event| match event {
-            Event::Started { id, pid } if *id == wanted => Some(Ok(*pid)),
+            Event::Started { id, pid, .. } if *id == wanted => Some(Ok(*pid)),
             Event::StartFailed { id, step, error } if *id == wanted => {
                 Some(Err(format!("{step}: {error}")))
             }

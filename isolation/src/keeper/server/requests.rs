@@ -167,7 +167,7 @@ impl Keeper {
         })?;
         let (slot, dead) = self
             .slots
-            .take(&spec.dir, spec.root_bytes)
+            .take(&spec.dir, spec.root_limit.clone())
             .map_err(|error| failed(error.to_string()))?;
         for set in dead {
             let serial = self.poll.serial();
@@ -398,6 +398,7 @@ fn known_events(container: &Container) -> Vec<Event> {
     let started = Event::Started {
         id: id.clone(),
         pid: container.pid,
+        layer: container.layer(),
     };
     match &container.phase {
         // These say what became of them when it is known.
