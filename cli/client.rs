@@ -214,16 +214,28 @@ fn refusal(status: StatusCode, text: &str) -> Failure {
     let message = match body["message"].as_str() {
         Some(message) => named_deployments(message, &body) + &details(&body["details"]),
         None if text.trim().is_empty() => format!("the coordinator answered {status}"),
+        // What an agent says in plain words about the request stands for itself.
+        None if status.is_client_error() && is_a_sentence(text) => text.trim().to_owned(),
         None => format!(
             "the coordinator answered {status}: {}",
             crate::output::shorten(text, 500)
         ),
     };
-    let failure = Failure::new(exit, escape_lines(&message));
+    let message = escape_lines(&message);
+    if body["trouble"].is_string() {
+        return crate::trouble::failure(&body, message);
+    }
+    let failure = Failure::new(exit, &message);
     if message.contains("force=true") {
         return failure.hint("wait for the deployment, or take over with --force");
     }
     failure
+}
+
+/// One line that is no page.
+fn is_a_sentence(text: &str) -> bool {
+    let text = text.trim();
+    text.len() <= 500 && !text.contains('\n') && !text.starts_with(['<', '{', '['])
 }
 
 /// Marathon's message about a lock has a place for the deployment's id and leaves it empty.
@@ -298,6 +310,19 @@ mod tests {
                 "Invalid JSON: line 1",
             ),
             (502, "", Exit::Failed, "the coordinator answered 502"),
+            (404, "No such file\n", Exit::NotFound, "No such file"),
+            (
+                404,
+                "<html>\n",
+                Exit::NotFound,
+                "the coordinator answered 404 Not Found: <html>",
+            ),
+            (
+                500,
+                r#"{"message":"no image x on this node","trouble":"not_here"}"#,
+                Exit::NotFound,
+                "no image x",
+            ),
             (
                 500,
                 "oh\x1b[2J",

@@ -15,7 +15,7 @@ Exit codes:
   0    done
   1    failed
   2    wrong usage, or a file that cannot be read as JSON (`dev`: a data directory that cannot be)
-  3    not found
+  3    not found (`image pull`: the registry has no such image)
   4    conflict: it exists already, or a running deployment holds it; `dev`: another process has
        the port or the data directory
   5    the coordinator cannot be reached

@@ -25,6 +25,7 @@ Examples:
   gantry image list
   gantry image export redis:7 --output redis.tar --format docker
   gantry image import redis.tar --data-dir ./node       a node that does not run
+  gantry image import all.tar redis:7 app:2             only these of its images
   gantry image prune --all";
 
 /// What to do with images.

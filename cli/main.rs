@@ -19,6 +19,7 @@ mod recordio;
 mod registries;
 mod show;
 mod task;
+mod trouble;
 
 use std::process::ExitCode;
 

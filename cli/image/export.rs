@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use reqwest::Response;
 use serde_json::json;
 
-use super::lines::Bar;
+use super::lines::{self, Bar};
 use super::target::Target;
 use crate::args::Global;
 use crate::client::encode;
@@ -56,20 +56,21 @@ impl ExportArgs {
             text.unwrap_or_default().to_owned()
         };
         let (id, repacked) = (header("gantry-image-id"), header("gantry-repacked-layers"));
+        let about: u64 = header("gantry-layer-bytes").parse().unwrap_or_default();
         let bytes = if to_stdout {
-            save(target, response, &mut std::io::stdout().lock()).await?
+            save(response, &mut std::io::stdout().lock(), about).await?
         } else {
-            self.to_file(target, response).await?
+            self.to_file(response, about).await?
         };
         if repacked != "0" {
             output::note(&format!(
-                "{} layers were packed anew: the exported image has another id, {}",
-                output::escape(&repacked),
-                output::escape(&id)
+                "{} layers were packed anew: the exported image has another id",
+                output::escape(&repacked)
             ));
         }
         if global.json && !to_stdout {
             let repacked: u64 = repacked.parse().unwrap_or_default();
+            let id = (!id.is_empty()).then_some(id);
             let done = json!({"id": id, "repacked_layers": repacked, "bytes": bytes});
             return output::print_json(&done);
         }
@@ -77,39 +78,75 @@ impl ExportArgs {
     }
 
     /// A file appears whole or not at all.
-    async fn to_file(&self, target: &Target, response: Response) -> Result<u64, Failure> {
-        let partial = self.output.with_added_extension("part");
-        let failed = |error: std::io::Error| {
+    async fn to_file(&self, response: Response, about: u64) -> Result<u64, Failure> {
+        let failed = |error: &std::io::Error| {
             let message = format!("cannot write {}: {error}", self.output.display());
-            Failure::new(Exit::Failed, message)
+            let failure = Failure::new(Exit::Failed, message);
+            match error.kind() {
+                std::io::ErrorKind::StorageFull => {
+                    failure.hint("name a file on another disk with --output, or - for a pipe")
+                }
+                _ => failure,
+            }
         };
-        let mut file = File::create(&partial).map_err(failed)?;
-        let saved = save(target, response, &mut file).await;
-        let renamed = match &saved {
-            Ok(_) => std::fs::rename(&partial, &self.output).map_err(failed),
-            Err(_) => std::fs::remove_file(&partial).map_err(failed),
-        };
+        let partial = Partial(self.output.with_added_extension("part"));
+        let mut file = File::create(&partial.0).map_err(|error| failed(&error))?;
+        let mut out = Noted::new(&mut file);
+        let saved = save(response, &mut out, about).await;
+        if let Some(error) = out.error {
+            return Err(failed(&error));
+        }
         let bytes = saved?;
-        renamed?;
+        std::fs::rename(&partial.0, &self.output).map_err(|error| failed(&error))?;
         Ok(bytes)
     }
 }
 
-async fn save(
-    target: &Target,
-    mut response: Response,
-    out: &mut impl Write,
-) -> Result<u64, Failure> {
+/// What is written so far; goes when the command fails or is interrupted.
+struct Partial(PathBuf);
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // After the rename there is none.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Keeps the error of a file, to be told with its name.
+struct Noted<'a> {
+    file: &'a mut File,
+    error: Option<std::io::Error>,
+}
+
+impl<'a> Noted<'a> {
+    fn new(file: &'a mut File) -> Self {
+        Self { file, error: None }
+    }
+}
+
+impl Write for Noted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.file.write(bytes).map_err(|error| {
+            let told = std::io::Error::from(error.kind());
+            if error.kind() != std::io::ErrorKind::Interrupted {
+                self.error = Some(error);
+            }
+            told
+        })
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
+}
+
+async fn save(mut response: Response, out: &mut impl Write, about: u64) -> Result<u64, Failure> {
     let bar = Bar::new();
     let mut bytes = 0;
-    while let Some(piece) = response
-        .chunk()
-        .await
-        .map_err(|e| target.client.unreachable(&e))?
-    {
+    while let Some(piece) = response.chunk().await.map_err(|_| lines::broken())? {
         out.write_all(&piece)?;
         bytes += piece.len() as u64;
-        bar.total(bytes);
+        bar.total(about.max(bytes));
         bar.bytes(bytes, "exported");
     }
     out.flush()?;

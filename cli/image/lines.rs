@@ -6,18 +6,18 @@ use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::Response;
 use serde_json::Value;
 
-use crate::client::Client;
 use crate::failure::{Exit, Failure};
 use crate::output::{escape, escape_lines};
+use crate::trouble;
 
 /// Longest line of an answer, in bytes: an image has at most 128 layers.
 const LINE_MAX_BYTES: usize = 1 << 20;
 
 /// Follows an answer to its end; gives what was done.
-pub(super) async fn follow(client: &Client, mut response: Response) -> Result<Value, Failure> {
+pub(super) async fn follow(mut response: Response) -> Result<Value, Failure> {
     let bar = Bar::new();
     let mut rest: Vec<u8> = Vec::new();
-    while let Some(bytes) = response.chunk().await.map_err(|e| client.unreachable(&e))? {
+    while let Some(bytes) = response.chunk().await.map_err(|_| broken())? {
         rest.extend_from_slice(&bytes);
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = rest.drain(..=end).collect();
@@ -26,7 +26,7 @@ pub(super) async fn follow(client: &Client, mut response: Response) -> Result<Va
                 return Ok(line["done"].clone());
             }
             if let Some(message) = line["error"]["message"].as_str() {
-                return Err(Failure::new(Exit::Failed, escape_lines(message)));
+                return Err(trouble::failure(&line["error"], escape_lines(message)));
             }
             bar.show(&line["progress"]);
         }
@@ -37,8 +37,13 @@ pub(super) async fn follow(client: &Client, mut response: Response) -> Result<Va
     Err(broken())
 }
 
-fn broken() -> Failure {
-    Failure::new(Exit::Failed, "the node's answer broke off")
+/// The node died, or was stopped.
+pub(super) fn broken() -> Failure {
+    let failure = Failure::new(
+        Exit::Failed,
+        "the node's answer broke off before it was done",
+    );
+    failure.hint("is it still running? its log says more (`gantry node list`)")
 }
 
 /// A bar on stderr if somebody looks at it.

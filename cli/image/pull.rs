@@ -43,7 +43,7 @@ impl PullArgs {
         });
         let path = target.path("/pull");
         let sent = target.client.stream(&path, &order, "*/*");
-        let done = lines::follow(&target.client, sent.await?).await?;
+        let done = lines::follow(sent.await?).await?;
         if global.json {
             return output::print_json(&done);
         }

@@ -77,6 +77,39 @@ fn images_of_a_running_node() {
     assert_eq!(imported[0]["names"][0], image.as_str());
     let missing = node.cli(&["image", "inspect", "no/such"]);
     assert_eq!(missing.status.code(), Some(3), "{missing:?}");
-    let broken = node.cli(&["image", "import", "/etc/passwd"]);
-    assert_eq!(broken.status.code(), Some(1), "{broken:?}");
+    ways_out(&registry, &node, &image);
+}
+
+/// What is wrong, and what to do about it; the exit code for scripts.
+fn ways_out(registry: &Registry, node: &Node, image: &str) {
+    let other = format!("{}/team/small:none", registry.host);
+    let picked = registry.scratch().join("picked.tar").display().to_string();
+    node.cli_ok(&["image", "export", image, "-o", &picked]);
+    for (args, code, words) in [
+        (vec!["pull", &other], 3, "not found at"),
+        (vec!["pull", "Not A Name"], 2, "is not a repository name"),
+        (vec!["pull", "127.0.0.1:1/x"], 1, "refused the connection"),
+        (
+            vec!["export", &other, "-o", &picked],
+            3,
+            "gantry image list",
+        ),
+        (vec!["remove", &other], 3, "no image"),
+        (vec!["import", "/etc/passwd"], 1, "/etc/passwd: it is text"),
+        (vec!["import", "/etc"], 2, "without index.json"),
+        (vec!["import", &picked, "none:1"], 3, "it has 127.0.0.1:"),
+    ] {
+        let args = [vec!["image"], args].concat();
+        let refused = node.cli(&args);
+        assert_eq!(refused.status.code(), Some(code), "{args:?} {refused:?}");
+        let text = String::from_utf8(refused.stderr).unwrap();
+        assert!(text.contains(words), "{args:?}: {text}");
+        assert!(!text.contains("coordinator answered"), "{args:?}: {text}");
+        let refused = node.cli(&[args, vec!["--json"]].concat());
+        let told: Value = serde_json::from_slice(&refused.stderr).unwrap();
+        assert!(told["message"].is_string(), "{told}");
+        assert_eq!(refused.status.code(), Some(code));
+    }
+    let given = ["image", "import", &picked, image, "--name", "given:1"];
+    assert!(node.cli_ok(&given).contains("/given:1 sha256:"));
 }

@@ -6,12 +6,13 @@
 //! GET  /images                          every image
 //! GET  /images/inspect?name=            one, with its documents
 //! POST /images/pull    {name, force, insecure_registries, config}     lines, see below
-//! POST /images/import?name=             the body is the archive; lines
+//! POST /images/import?name=&images=     the body is the archive; lines
 //! GET  /images/export?name=&format=     the answer is the archive
 //! POST /images/remove  {name, force}    what was removed
 //! POST /images/prune   {all}            what was removed
 //! ```
 //! Lines are JSON objects: any number of `{"progress": …}`, then one `{"done": …}` or `{"error": …}`.
+//! A refusal is `{"message": …, "trouble": …}`, see [`refusal`]; so is that `error`.
 //!
 //! It decides nothing about images. Invariants: at most [`JOBS_MAX`] pulls, imports and exports at a
 //! time; a client that goes away ends its job; an archive is never held in memory.
@@ -30,8 +31,8 @@ use axum::{Json, Router};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use gantry_image::{
-    Archive, ArchiveError, ArchiveFormat, Credentials, Details, ImportOptions, Progress, Prune,
-    PullOptions, Reference, Report, Store, StoreError, Summary,
+    Archive, ArchiveFormat, Credentials, Details, ImportOptions, Progress, Prune, PullOptions,
+    Reference, Report, Store, Summary,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -39,7 +40,9 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
-use super::problem::Problem;
+use self::refusal::Refusal;
+
+mod refusal;
 
 /// Pulls, imports and exports at a time.
 const JOBS_MAX: usize = 8;
@@ -65,9 +68,9 @@ impl Images {
         Self { store, jobs }
     }
 
-    fn slot(&self) -> Result<OwnedSemaphorePermit, Problem> {
+    fn slot(&self) -> Result<OwnedSemaphorePermit, Refusal> {
         let slot = self.jobs.clone().try_acquire_owned();
-        slot.map_err(|_| Problem::Busy)
+        slot.map_err(|_| Refusal::busy())
     }
 }
 
@@ -134,6 +137,9 @@ struct PruneOrder {
 #[derive(Debug, Deserialize)]
 struct ImportOrder {
     name: Option<String>,
+    /// Which of the archive's images, divided by commas, which no name has.
+    #[serde(default)]
+    images: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -151,14 +157,14 @@ enum Format {
     Docker,
 }
 
-async fn list(State(images): State<Arc<Images>>) -> Result<Json<Vec<Summary>>, Problem> {
+async fn list(State(images): State<Arc<Images>>) -> Result<Json<Vec<Summary>>, Refusal> {
     Ok(Json(images.store.list().await?))
 }
 
 async fn inspect(
     State(images): State<Arc<Images>>,
     Query(named): Query<Named>,
-) -> Result<Json<Details>, Problem> {
+) -> Result<Json<Details>, Refusal> {
     let reference = reference(&named.name)?;
     Ok(Json(images.store.inspect(&reference).await?))
 }
@@ -166,7 +172,7 @@ async fn inspect(
 async fn remove(
     State(images): State<Arc<Images>>,
     Json(order): Json<RemoveOrder>,
-) -> Result<Json<Report>, Problem> {
+) -> Result<Json<Report>, Refusal> {
     let reference = reference(&order.name)?;
     Ok(Json(images.store.remove(&reference, order.force).await?))
 }
@@ -174,7 +180,7 @@ async fn remove(
 async fn prune(
     State(images): State<Arc<Images>>,
     Json(order): Json<PruneOrder>,
-) -> Result<Json<Report>, Problem> {
+) -> Result<Json<Report>, Refusal> {
     let what = if order.all {
         Prune::Unused
     } else {
@@ -186,13 +192,13 @@ async fn prune(
 async fn pull(
     State(images): State<Arc<Images>>,
     Json(order): Json<PullOrder>,
-) -> Result<Response, Problem> {
+) -> Result<Response, Refusal> {
     let reference = reference(&order.name)?;
     let credentials = if order.config.is_empty() {
         Credentials::default()
     } else {
         let parsed = Credentials::from_config(order.config.as_bytes());
-        parsed.map_err(|error| Problem::BadRequest(crate::chain(&error)))?
+        parsed.map_err(|error| Refusal::bad_request(crate::chain(&error)))?
     };
     let slot = images.slot()?;
     let (lines, answer) = mpsc::channel(PIECES_MAX);
@@ -207,7 +213,8 @@ async fn pull(
         let line = match store.pull(&reference, options).await {
             Ok(image) => json!({"done": {"name": reference.to_string(), "digest": image.digest}}),
             Err(error) => json!({"error": {
-                "message": error.message(), "permanent": error.is_permanent(),
+                "message": error.message(), "trouble": error.trouble(),
+                "permanent": error.is_permanent(),
             }}),
         };
         // A client that is gone does not want to know.
@@ -221,13 +228,15 @@ async fn import(
     State(images): State<Arc<Images>>,
     Query(order): Query<ImportOrder>,
     request: Request,
-) -> Result<Response, Problem> {
+) -> Result<Response, Refusal> {
     let name = order.name.as_deref().map(reference).transpose()?;
     let slot = images.slot()?;
     let archive = receive(&images.store, request.into_body()).await?;
     let (lines, answer) = mpsc::channel(PIECES_MAX);
+    let wanted = order.images.split(',').filter(|image| !image.is_empty());
     let options = ImportOptions {
         name,
+        images: wanted.map(str::to_owned).collect(),
         progress: Some(reporter(&lines)),
     };
     let store = images.store.clone();
@@ -241,7 +250,9 @@ async fn import(
                 };
                 json!({"done": {"images": imported.iter().map(one).collect::<Vec<_>>()}})
             }
-            Err(error) => json!({"error": {"message": error.message()}}),
+            Err(error) => json!({"error": {
+                "message": error.message(), "trouble": error.trouble(),
+            }}),
         };
         // As above.
         let _ = lines.send(line_of(&line)).await;
@@ -251,8 +262,8 @@ async fn import(
 }
 
 /// Takes a body into a file without a name.
-async fn receive(store: &Store, body: Body) -> Result<std::fs::File, Problem> {
-    let failed = |error: io::Error| Problem::Internal(format!("keeping the archive: {error}"));
+async fn receive(store: &Store, body: Body) -> Result<std::fs::File, Refusal> {
+    let failed = |error: io::Error| Refusal::io("keep the archive", &error);
     let spool = {
         let store = store.clone();
         tokio::task::spawn_blocking(move || store.spool()).await
@@ -263,18 +274,22 @@ async fn receive(store: &Store, body: Body) -> Result<std::fs::File, Problem> {
     let (mut received, mut looked) = (0_u64, 0_u64);
     loop {
         let next = tokio::time::timeout(UPLOAD_STALL_MAX, body.next()).await;
-        let Some(piece) = next.map_err(|_| Problem::TooSlow(UPLOAD_STALL_MAX))? else {
+        let Some(piece) = next.map_err(|_| Refusal::stalled(UPLOAD_STALL_MAX))? else {
             break;
         };
-        let piece = piece.map_err(|_| Problem::BadRequest("The archive broke off".to_owned()))?;
+        let piece = piece
+            .map_err(|_| Refusal::bad_request("the archive broke off on its way".to_owned()))?;
         received += piece.len() as u64;
         if received > ARCHIVE_MAX_BYTES {
-            return Err(Problem::BadRequest("The archive is too large".to_owned()));
+            let most = ARCHIVE_MAX_BYTES >> 30;
+            return Err(Refusal::bad_request(format!(
+                "the archive is larger than {most} GiB"
+            )));
         }
         if received >= looked {
             looked = received + LOOK_BYTES;
             if !has_room(&file) {
-                return Err(Problem::Internal("the node has no space left".to_owned()));
+                return Err(Refusal::no_space());
             }
         }
         file.write_all(&piece).await.map_err(failed)?;
@@ -291,7 +306,7 @@ fn has_room(file: &tokio::fs::File) -> bool {
 async fn export(
     State(images): State<Arc<Images>>,
     Query(order): Query<ExportOrder>,
-) -> Result<Response, Problem> {
+) -> Result<Response, Refusal> {
     let reference = reference(&order.name)?;
     let format = match order.format {
         Format::Oci => ArchiveFormat::Oci,
@@ -299,12 +314,17 @@ async fn export(
     };
     let slot = images.slot()?;
     let export = images.store.export(&reference, format).await?;
-    let (id, repacked) = (export.id.to_string(), export.repacked.len().to_string());
+    let id = export.id.map(|id| id.to_string()).unwrap_or_default();
+    let repacked = export.repacked.len().to_string();
+    let layer_bytes = export.layer_bytes.to_string();
     let (pieces, answer) = mpsc::channel::<io::Result<Bytes>>(PIECES_MAX);
     tokio::task::spawn_blocking(move || {
         let written = export.write(Pieces(pieces.clone()));
         if let Err(error) = written {
-            // The client sees that the answer broke off, if it is still there.
+            // The client only sees that the answer broke off, if it is still there.
+            if !pieces.is_closed() {
+                tracing::error!(image = %reference, "an export: {}", error.message());
+            }
             let _ = pieces.blocking_send(Err(io::Error::other(error.message())));
         }
         drop(slot);
@@ -316,6 +336,7 @@ async fn export(
         (CONTENT_TYPE.as_str(), "application/x-tar"),
         ("gantry-image-id", &id),
         ("gantry-repacked-layers", &repacked),
+        ("gantry-layer-bytes", &layer_bytes),
     ];
     Ok((headers, Body::from_stream(body)).into_response())
 }
@@ -335,8 +356,8 @@ impl io::Write for Pieces {
     }
 }
 
-fn reference(name: &str) -> Result<Reference, Problem> {
-    Reference::parse(name).map_err(|error| Problem::BadRequest(crate::chain(&error)))
+fn reference(name: &str) -> Result<Reference, Refusal> {
+    Reference::parse(name).map_err(|error| Refusal::bad_request(crate::chain(&error)))
 }
 
 fn line_of(value: &Value) -> Bytes {
@@ -367,24 +388,5 @@ struct AbortOnDrop(AbortHandle);
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
-    }
-}
-
-impl From<StoreError> for Problem {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Unknown(_) => Self::NotFound(error.to_string()),
-            StoreError::InUse(_) => Self::Conflict(error.to_string()),
-            StoreError::Io { .. } => Self::Internal(crate::chain(&error)),
-        }
-    }
-}
-
-impl From<ArchiveError> for Problem {
-    fn from(error: ArchiveError) -> Self {
-        match error {
-            ArchiveError::Unknown(_) => Self::NotFound(error.to_string()),
-            error => Self::Internal(error.message()),
-        }
     }
 }

@@ -15,8 +15,6 @@ pub(super) enum Problem {
     Forbidden(String),
     /// There is no such thing.
     NotFound(String),
-    /// Something else stands in its way.
-    Conflict(String),
     /// Not in this version.
     NotImplemented(String),
     /// The body did not come within this time.
@@ -37,7 +35,6 @@ impl IntoResponse for Problem {
             Self::BadRequest(text) => (StatusCode::BAD_REQUEST, text),
             Self::Forbidden(text) => (StatusCode::FORBIDDEN, text),
             Self::NotFound(text) => (StatusCode::NOT_FOUND, text),
-            Self::Conflict(text) => (StatusCode::CONFLICT, text),
             Self::NotImplemented(text) => (StatusCode::NOT_IMPLEMENTED, text),
             Self::TooSlow(time) => (
                 StatusCode::REQUEST_TIMEOUT,

@@ -8,13 +8,15 @@ pub(crate) mod docker;
 pub(crate) mod export;
 pub(crate) mod import;
 pub(crate) mod layout;
+mod look;
 pub(crate) mod repack;
+mod select;
 pub(crate) mod source;
 
 use std::io;
 
 use crate::config::ConfigError;
-use crate::error::PullFailure;
+use crate::error::{PullFailure, Trouble};
 use crate::manifest::ManifestError;
 use crate::{Digest, ReferenceError};
 use gantry_intake::TarError;
@@ -32,8 +34,8 @@ pub enum ArchiveError {
         source: io::Error,
     },
     /// Neither of the known kinds.
-    #[error("this is neither an OCI image layout nor a Docker archive")]
-    Format,
+    #[error("it is {0}, not an OCI image layout or a Docker archive")]
+    Format(String),
     /// Something that another document names is not there.
     #[error("the archive has no {0:?}")]
     Missing(String),
@@ -57,9 +59,17 @@ pub enum ArchiveError {
         #[source]
         source: serde_json::Error,
     },
-    /// No name in the archive, and none given.
-    #[error("the archive does not say what its image is called: give it a name")]
-    Unnamed,
+    /// No full name in the archive, and none given.
+    #[error("the archive has no full name (such as app:1) for its image {0}")]
+    Unnamed(String),
+    /// The image that is asked for is not in it.
+    #[error("the archive has no image {wanted}; it has {has}")]
+    NotThere {
+        /// As it was asked for.
+        wanted: String,
+        /// What there is.
+        has: String,
+    },
     /// A name that is none.
     #[error("the archive calls its image {name:?}")]
     Name {
@@ -69,11 +79,19 @@ pub enum ArchiveError {
         #[source]
         source: ReferenceError,
     },
+    /// The image that is asked for is in it, and is none for this node.
+    #[error("the archive's image {name} is not for this node: {why}")]
+    NotForHere {
+        /// As it was asked for.
+        name: String,
+        /// Why not, in words.
+        why: String,
+    },
     /// One name was given for several images.
-    #[error("the archive has {0} images: one name cannot be given to all")]
-    Several(usize),
+    #[error("one name cannot be given to several images: the archive has {0}")]
+    Several(String),
     /// The outer archive.
-    #[error(transparent)]
+    #[error("the archive is broken or cut off")]
     Tar(#[from] TarError),
     /// A manifest.
     #[error(transparent)]
@@ -87,12 +105,30 @@ pub enum ArchiveError {
     /// There is no such image to export.
     #[error("no image {0} on this node")]
     Unknown(String),
-    /// The layer's files changed while they were read.
-    #[error("the files of layer {0} change while they are read")]
-    Changing(Digest),
+    /// The layer's files are not what they were when they were unpacked or read before.
+    #[error("the files of layer {0} on this node were changed")]
+    Changed(Digest),
 }
 
 impl ArchiveError {
+    /// What sort of trouble it is.
+    #[must_use]
+    pub fn trouble(&self) -> Trouble {
+        match self {
+            Self::Format(_) => Trouble::NotAnArchive,
+            Self::Unnamed(_) => Trouble::Unnamed,
+            Self::NotThere { .. } => Trouble::NotInArchive,
+            Self::Several(_) => Trouble::Several,
+            Self::Unknown(_) => Trouble::NotHere,
+            Self::Changed(_) => Trouble::Damaged,
+            Self::NotForHere { .. }
+            | Self::Manifest(ManifestError::Platform { .. })
+            | Self::Config(ConfigError::Platform { .. }) => Trouble::Platform,
+            Self::Image(failure) => failure.trouble(),
+            other => Trouble::of_causes(other),
+        }
+    }
+
     /// Everything on one line.
     #[must_use]
     pub fn message(&self) -> String {

@@ -33,11 +33,11 @@ mod store;
 mod unpack;
 
 pub use archive::ArchiveError;
-pub use archive::export::{ArchiveFormat, Export};
+pub use archive::export::{ArchiveFormat, Export, Written};
 pub use archive::import::{Archive, ImportOptions, Imported};
 pub use auth::credentials::{Credentials, CredentialsError};
 pub use config::{ConfigError, ImageConfig};
-pub use error::{PullError, PullFailure};
+pub use error::{PullError, PullFailure, Trouble};
 pub use gantry_intake::{Cause, Digest, DigestError, PathError, TarError, Timeouts};
 pub use manifest::ManifestError;
 pub use progress::{LayerProgress, LayerState, Progress, ProgressFn};

@@ -9,6 +9,7 @@
 //! which other readers take for them. An address in a manifest is never fetched.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -22,6 +23,8 @@ pub(crate) const MAX_MANIFEST_BYTES: u64 = 4 << 20;
 pub(crate) const MAX_CONFIG_BYTES: u64 = 8 << 20;
 /// Most layers of an image: overlayfs and every other runtime stop there too.
 pub(crate) const MAX_LAYERS: usize = 128;
+/// Most indexes inside an index, one in the other: what tools write has one.
+pub(crate) const MAX_NESTING: usize = 3;
 /// Most entries of an index that are looked at.
 const MAX_INDEX_ENTRIES: usize = 1024;
 /// Largest compressed layer, in bytes.
@@ -71,8 +74,8 @@ pub enum ManifestError {
         /// What there is.
         has: String,
     },
-    /// An index inside an index.
-    #[error("the index points to another index")]
+    /// Indexes inside indexes without end.
+    #[error("the index leads to more than {MAX_NESTING} other indexes, one inside the other")]
     Nested,
     /// The config is of a kind that is not a container image (a chart, a signature …).
     #[error("this is not a container image: its config has the media type {0:?}")]
@@ -176,6 +179,18 @@ impl EntryPlatform {
     /// Whether it is this operating system and architecture, in whatever variant.
     pub(crate) fn is(&self, platform: Platform) -> bool {
         self.os == platform.os && self.architecture == platform.architecture
+    }
+}
+
+impl fmt::Display for EntryPlatform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            os,
+            architecture,
+            variant,
+        } = self;
+        let slash = if variant.is_empty() { "" } else { "/" };
+        f.write_str(&quote(&format!("{os}/{architecture}{slash}{variant}")))
     }
 }
 
@@ -356,7 +371,7 @@ impl IndexEntry {
 }
 
 impl Index {
-    /// The manifest for `node`: its own architecture, in the first variant of its list that there
+    /// The manifest, or an index over it, for `node`: its own architecture, in the first variant of its list that there
     /// is. An index of a single image that names no platform is taken at its config's word.
     pub(crate) fn pick(&self, node: Platform) -> Result<Blob, ManifestError> {
         let images = || self.0.iter().filter(|entry| !entry.is_attestation());
@@ -381,8 +396,9 @@ impl Index {
                 has: self.has(),
             })?;
         match found.descriptor.media_type.as_str() {
-            OCI_MANIFEST | DOCKER_MANIFEST => {}
-            OCI_INDEX | DOCKER_LIST => return Err(ManifestError::Nested),
+            // Whoever follows an index inside this one counts.
+            OCI_MANIFEST | DOCKER_MANIFEST | OCI_INDEX | DOCKER_LIST => {}
+            OCI_ARTIFACT => return Err(ManifestError::Artifact(quote(OCI_ARTIFACT))),
             other => return Err(ManifestError::MediaType(quote(other))),
         }
         if found.descriptor.size > MAX_MANIFEST_BYTES {
@@ -401,15 +417,7 @@ impl Index {
             .filter_map(|entry| entry.platform.as_ref())
             .filter(|platform| platform.os != UNKNOWN)
             .take(20)
-            .map(|platform| {
-                let slash = if platform.variant.is_empty() { "" } else { "/" };
-                let EntryPlatform {
-                    os,
-                    architecture,
-                    variant,
-                } = platform;
-                quote(&format!("{os}/{architecture}{slash}{variant}"))
-            })
+            .map(EntryPlatform::to_string)
             .collect();
         if names.is_empty() {
             "nothing".into()

@@ -11,7 +11,7 @@ use futures_util::stream::{self, TryStreamExt};
 
 use crate::config::ParsedConfig;
 use crate::error::PullFailure;
-use crate::manifest::{Blob, Document, Layer, MAX_MANIFEST_BYTES, Manifest};
+use crate::manifest::{Blob, Document, Layer, MAX_MANIFEST_BYTES, MAX_NESTING, Manifest};
 use crate::pipe::{self, Flow};
 use crate::platform::Platform;
 use crate::progress::{LayerProgress, LayerState, Tracker};
@@ -95,7 +95,7 @@ async fn resolve(
     session: &Session<'_>,
     reference: &Reference,
 ) -> Result<(Digest, Vec<u8>, Manifest), PullFailure> {
-    let served = match (reference.digest(), reference.tag()) {
+    let mut served = match (reference.digest(), reference.tag()) {
         (Some(digest), _) => {
             session
                 .manifest_by_digest(digest, MAX_MANIFEST_BYTES)
@@ -103,19 +103,19 @@ async fn resolve(
         }
         (None, tag) => session.manifest_by_tag(tag.unwrap_or_default()).await?,
     };
-    let entry = match Document::parse(&served.bytes, served.content_type.as_deref())? {
-        Document::Manifest(manifest) => {
-            return Ok((Digest::of(&served.bytes), served.bytes, manifest));
-        }
-        Document::Index(index) => index.pick(Platform::HERE)?,
-    };
-    let served = session
-        .manifest_by_digest(entry.digest, entry.size_bytes)
-        .await?;
-    match Document::parse(&served.bytes, served.content_type.as_deref())? {
-        Document::Manifest(manifest) => Ok((entry.digest, served.bytes, manifest)),
-        Document::Index(_) => Err(crate::manifest::ManifestError::Nested.into()),
+    for _ in 0..=MAX_NESTING {
+        let index = match Document::parse(&served.bytes, served.content_type.as_deref())? {
+            Document::Manifest(manifest) => {
+                return Ok((Digest::of(&served.bytes), served.bytes, manifest));
+            }
+            Document::Index(index) => index,
+        };
+        let entry = index.pick(Platform::HERE)?;
+        served = session
+            .manifest_by_digest(entry.digest, entry.size_bytes)
+            .await?;
     }
+    Err(crate::manifest::ManifestError::Nested.into())
 }
 
 struct Fetch<'a> {

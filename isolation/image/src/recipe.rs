@@ -131,9 +131,36 @@ impl Notes {
 
 /// Writes the archive of the layer in `root` again.
 pub(crate) fn replay(recipe: File, root: &OwnedFd, out: &mut dyn Write) -> io::Result<()> {
+    let mut copy = vec![0; COPY_BYTES];
+    records(recipe, |record| match record {
+        Record::Bytes(bytes) => out.write_all(bytes),
+        Record::Content(path, size_bytes) => content(root, path, size_bytes, &mut copy, out),
+    })
+}
+
+/// How long the archive will be, without a look at the files.
+pub(crate) fn size_bytes(recipe: File) -> io::Result<u64> {
+    let mut sum = 0_u64;
+    records(recipe, |record| {
+        sum = sum.saturating_add(match record {
+            Record::Bytes(bytes) => bytes.len() as u64,
+            Record::Content(_, size_bytes) => size_bytes,
+        });
+        Ok(())
+    })?;
+    Ok(sum)
+}
+
+enum Record<'a> {
+    /// As they stand in the archive.
+    Bytes(&'a [u8]),
+    /// So many of the file of this name.
+    Content(&'a [u8], u64),
+}
+
+fn records(recipe: File, mut each: impl FnMut(Record<'_>) -> io::Result<()>) -> io::Result<()> {
     let mut records = BufReader::new(zstd::stream::read::Decoder::new(recipe)?);
     let mut bytes = Vec::new();
-    let mut copy = vec![0; COPY_BYTES];
     loop {
         let mut kind = [0];
         if records.read(&mut kind)? == 0 {
@@ -148,11 +175,11 @@ pub(crate) fn replay(recipe: File, root: &OwnedFd, out: &mut dyn Write) -> io::R
         bytes.resize(length, 0);
         records.read_exact(&mut bytes)?;
         match kind[0] {
-            BYTES => out.write_all(&bytes)?,
+            BYTES => each(Record::Bytes(&bytes))?,
             CONTENT => {
                 let mut size = [0; 8];
                 records.read_exact(&mut size)?;
-                content(root, &bytes, u64::from_le_bytes(size), &mut copy, out)?;
+                each(Record::Content(&bytes, u64::from_le_bytes(size)))?;
             }
             _ => return Err(io::ErrorKind::InvalidData.into()),
         }

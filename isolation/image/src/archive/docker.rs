@@ -5,10 +5,11 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::ArchiveError;
 use super::import::{Content, Found, Piece};
 use super::layout::{MAX_IMAGES, document};
+use super::select::Contents;
 use super::source::Source;
+use super::{ArchiveError, look};
 use crate::Digest;
 use crate::manifest::{
     self, Blob, Layer, MAX_CONFIG_BYTES, MAX_LAYERS, MAX_MANIFEST_BYTES, OCI_MANIFEST,
@@ -39,8 +40,12 @@ pub(super) fn is_archive(source: &Source) -> Result<bool, ArchiveError> {
 }
 
 /// Its images.
-pub(super) fn read(source: &Source) -> Result<Vec<Found>, ArchiveError> {
+pub(super) fn read(source: &Source) -> Result<Contents, ArchiveError> {
     let bytes = document(source, "manifest.json", MAX_MANIFEST_BYTES)?;
+    if bytes.trim_ascii_start().starts_with(b"{") {
+        // One image's own manifest, as skopeo's directories have it.
+        return Err(ArchiveError::Format(look::of_names(source)));
+    }
     let entries: Vec<Entry> =
         serde_json::from_slice(&bytes).map_err(|source| ArchiveError::Json {
             name: "manifest.json",
@@ -49,10 +54,11 @@ pub(super) fn read(source: &Source) -> Result<Vec<Found>, ArchiveError> {
     if entries.is_empty() || entries.len() > MAX_IMAGES {
         return Err(ArchiveError::Bounds("no images or too many"));
     }
-    entries
-        .into_iter()
-        .map(|entry| image(source, entry))
-        .collect()
+    let found = entries.into_iter().map(|entry| image(source, entry));
+    Ok(Contents {
+        found: found.collect::<Result<_, _>>()?,
+        passed: Vec::new(),
+    })
 }
 
 fn image(source: &Source, entry: Entry) -> Result<Found, ArchiveError> {
@@ -90,6 +96,7 @@ fn image(source: &Source, entry: Entry) -> Result<Found, ArchiveError> {
         manifest,
         config_digest,
         config,
+        index: None,
         pieces,
     })
 }

@@ -5,8 +5,10 @@
 //! byte for byte (see [`crate::recipe`]) is packed anew from its files; it and so the image get
 //! other digests then, and whoever asked is told.
 //!
-//! Invariant: everything is read twice, first to learn digests and sizes, then to be written, and
-//! what is written the second time is compared with the first.
+//! What an archive says about its layers comes from their recipes, so it begins at once, however
+//! large they are. Only a layer that is packed anew is read twice: to learn its digest, and to be
+//! written. Invariant: what is written is compared with what was said; an archive that would say
+//! something else breaks off.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -40,10 +42,13 @@ pub enum ArchiveFormat {
 
 /// An image that is ready to be written as an archive. Until it is dropped, the image stays.
 pub struct Export {
-    /// The image's id: the digest of its config.
-    pub id: Digest,
+    /// The image's id, the digest of its config, unless layers are packed anew: then it is known
+    /// when the archive is written.
+    pub id: Option<Digest>,
     /// Diff ids of the layers that have to be packed anew; none means that the id is the original.
     pub repacked: Vec<Digest>,
+    /// Of the layers that are not packed anew, so about what the archive will have.
+    pub layer_bytes: u64,
     name: Reference,
     format: ArchiveFormat,
     config: Vec<u8>,
@@ -52,7 +57,7 @@ pub struct Export {
 }
 
 impl Store {
-    /// Reads an image once, to learn what its archive will have.
+    /// Looks at what an image's archive will have; does not read its files.
     ///
     /// # Errors
     /// If there is no such image here, or it cannot be read.
@@ -69,19 +74,45 @@ impl Store {
 }
 
 impl Export {
-    /// Writes the archive; returns its size in bytes. Blocks.
+    /// Writes the archive. Blocks.
     ///
     /// # Errors
     /// If the image cannot be read or the archive not written; what was written is no archive then.
-    pub fn write(&self, out: impl Write) -> Result<u64, ArchiveError> {
+    pub fn write(self, out: impl Write) -> Result<Written, ArchiveError> {
+        let Self {
+            name,
+            format,
+            mut config,
+            mut layers,
+            repacked,
+            ..
+        } = self;
+        for layer in &mut layers {
+            layer.measure()?;
+        }
+        if !repacked.is_empty() {
+            config = with_layers(&config, &layers)?;
+        }
         let out = io::BufWriter::with_capacity(WRITE_BYTES, out);
         let mut writer = Writer { out, bytes: 0 };
-        match self.format {
-            ArchiveFormat::Oci => oci(&mut writer, &self.name, &self.config, &self.layers)?,
-            ArchiveFormat::Docker => docker(&mut writer, &self.name, &self.config, &self.layers)?,
+        match format {
+            ArchiveFormat::Oci => oci(&mut writer, &name, &config, &layers)?,
+            ArchiveFormat::Docker => docker(&mut writer, &name, &config, &layers)?,
         }
-        writer.finish()
+        Ok(Written {
+            id: Digest::of(&config),
+            bytes: writer.finish()?,
+        })
     }
+}
+
+/// What was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// The id of the image in the archive.
+    pub id: Digest,
+    /// The archive's size.
+    pub bytes: u64,
 }
 
 /// A layer to be written.
@@ -89,38 +120,43 @@ struct Layer {
     diff_id: Digest,
     dir: PathBuf,
     recipe: PathBuf,
-    /// What its archive will have.
-    digest: Digest,
-    size_bytes: u64,
+    /// Digest and size of its archive, once they are known.
+    written: Option<(Digest, u64)>,
 }
 
 impl Layer {
-    fn look(inner: &Inner, diff_id: Digest) -> Result<Self, ArchiveError> {
+    fn look(inner: &Inner, diff_id: Digest) -> Self {
         let name = LayerName::layer(diff_id);
-        let mut layer = Self {
+        let recipe = inner.layers.recipe(&name);
+        // Without a whole recipe it is packed anew.
+        let size_bytes = File::open(&recipe).and_then(recipe::size_bytes);
+        Self {
             diff_id,
             dir: inner.layers.path(&name),
-            recipe: inner.layers.recipe(&name),
-            digest: diff_id,
-            size_bytes: 0,
-        };
-        // What a recipe cannot do shows in the digest, or as a file that is not there.
-        let mut sink = Measured::new(io::sink());
-        let replayed = layer.replay(&mut sink);
-        let (digest, size_bytes) = sink.finish();
-        if replayed.is_ok() && digest == diff_id {
-            layer.size_bytes = size_bytes;
-            return Ok(layer);
+            recipe,
+            written: size_bytes.ok().map(|size_bytes| (diff_id, size_bytes)),
         }
-        let mut sink = Measured::new(io::sink());
-        let packed = repack::pack(&layer.dir, &mut sink);
-        packed.map_err(io_failed("read a layer"))?;
-        (layer.digest, layer.size_bytes) = sink.finish();
-        Ok(layer)
     }
 
-    fn is_original(&self) -> bool {
-        self.digest == self.diff_id
+    fn has_recipe(&self) -> bool {
+        self.written
+            .is_some_and(|(digest, _)| digest == self.diff_id)
+    }
+
+    /// Reads what has to be packed anew.
+    fn measure(&mut self) -> Result<(), ArchiveError> {
+        if self.written.is_none() {
+            let mut sink = Measured::new(io::sink());
+            let packed = repack::pack(&self.dir, &mut sink);
+            packed.map_err(io_failed("read a layer"))?;
+            self.written = Some(sink.finish());
+        }
+        Ok(())
+    }
+
+    /// Digest and size, once measured.
+    fn described(&self) -> (Digest, u64) {
+        self.written.unwrap_or((self.diff_id, 0))
     }
 
     fn replay(&self, out: &mut dyn Write) -> io::Result<()> {
@@ -131,16 +167,28 @@ impl Layer {
 
     fn write(&self, out: &mut dyn Write) -> Result<(), ArchiveError> {
         let mut out = Measured::new(out);
-        let written = if self.is_original() {
+        let written = if self.has_recipe() {
             self.replay(&mut out)
         } else {
             repack::pack(&self.dir, &mut out)
         };
-        written.map_err(io_failed("write the archive"))?;
-        let same = out.finish() == (self.digest, self.size_bytes);
-        same.then_some(())
-            .ok_or(ArchiveError::Changing(self.diff_id))
+        match written {
+            Ok(()) if out.finish() == self.described() => Ok(()),
+            // A file that is shorter, or not there.
+            Ok(()) => Err(ArchiveError::Changed(self.diff_id)),
+            Err(error) if is_the_files(&error) => Err(ArchiveError::Changed(self.diff_id)),
+            Err(error) => Err(io_failed("write the archive")(error)),
+        }
     }
+}
+
+/// Whether a replay failed because of what it found, rather than of the disk or the reader.
+fn is_the_files(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, NotADirectory, NotFound, UnexpectedEof};
+    matches!(
+        error.kind(),
+        InvalidData | NotADirectory | NotFound | UnexpectedEof
+    )
 }
 
 fn prepare(
@@ -151,17 +199,15 @@ fn prepare(
 ) -> Result<Export, ArchiveError> {
     let unknown = || ArchiveError::Unknown(name.to_string());
     let (manifest, config) = inner.load(image.digest).ok_or_else(unknown)?;
-    let look = |id: &Digest| Layer::look(inner, *id);
-    let layers: Vec<Layer> = config.diff_ids.iter().map(look).collect::<Result<_, _>>()?;
-    let changed = layers.iter().filter(|layer| !layer.is_original());
-    let repacked: Vec<Digest> = changed.map(|layer| layer.diff_id).collect();
+    let ids = config.diff_ids.iter();
+    let layers: Vec<Layer> = ids.map(|id| Layer::look(inner, *id)).collect();
+    let unknown_yet = layers.iter().filter(|layer| layer.written.is_none());
+    let repacked: Vec<Digest> = unknown_yet.map(|layer| layer.diff_id).collect();
     let blob = inner.read_blob(manifest.config.digest, MAX_CONFIG_BYTES);
-    let mut config = blob.ok_or_else(unknown)?;
-    if !repacked.is_empty() {
-        config = with_layers(&config, &layers)?;
-    }
+    let config = blob.ok_or_else(unknown)?;
     Ok(Export {
-        id: Digest::of(&config),
+        id: repacked.is_empty().then_some(manifest.config.digest),
+        layer_bytes: layers.iter().map(|layer| layer.described().1).sum(),
         repacked,
         name,
         format,
@@ -178,7 +224,7 @@ fn with_layers(config: &[u8], layers: &[Layer]) -> Result<Vec<u8>, ArchiveError>
         source,
     };
     let mut config: Value = serde_json::from_slice(config).map_err(json)?;
-    let ids: Vec<Digest> = layers.iter().map(|layer| layer.digest).collect();
+    let ids: Vec<Digest> = layers.iter().map(|layer| layer.described().0).collect();
     config["rootfs"]["diff_ids"] = json!(ids);
     serde_json::to_vec(&config).map_err(json)
 }
@@ -193,7 +239,8 @@ fn oci(
     let id = Digest::of(config);
     let list: Vec<Value> = layers
         .iter()
-        .map(|layer| described(OCI_LAYER, layer.digest, layer.size_bytes))
+        .map(Layer::described)
+        .map(|(digest, size)| described(OCI_LAYER, digest, size))
         .collect();
     let manifest = json!({
         "schemaVersion": 2,
@@ -228,7 +275,7 @@ fn docker(
     let config_name = format!("{}.json", Digest::of(config).hex());
     let names: Vec<String> = layers
         .iter()
-        .map(|layer| layer_name(layer.digest))
+        .map(|layer| layer_name(layer.described().0))
         .collect();
     // A name by digest is none that an image can be loaded under.
     let tags: Vec<String> = match name.digest() {
@@ -261,11 +308,15 @@ impl<W: Write> Writer<W> {
         name: impl Fn(Digest) -> String,
     ) -> Result<(), ArchiveError> {
         let mut written = std::collections::HashSet::new();
-        for layer in layers.iter().filter(|layer| written.insert(layer.digest)) {
-            self.header(&name(layer.digest), layer.size_bytes)?;
+        for layer in layers {
+            let (digest, size_bytes) = layer.described();
+            if !written.insert(digest) {
+                continue;
+            }
+            self.header(&name(digest), size_bytes)?;
             layer.write(&mut self.out)?;
-            self.bytes += layer.size_bytes;
-            self.pad(layer.size_bytes)?;
+            self.bytes += size_bytes;
+            self.pad(size_bytes)?;
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! From an archive to images in the store.
 //!
-//! It decides what an imported image is called and checks every blob against its digest. A layer
+//! It checks every blob against its digest; which images are meant [`super::select`] decides. A layer
 //! that is here already is not read at all.
 
 use std::fs::File;
@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::stream::{self, TryStreamExt};
 
+use super::select::Wish;
 use super::source::{READ_BYTES, Source, Stretch};
-use super::{ArchiveError, docker, io_failed, layout};
+use super::{ArchiveError, docker, io_failed, layout, look};
 use crate::config::ParsedConfig;
 use crate::manifest::{Document, Layer};
 use crate::progress::{LayerProgress, LayerState, ProgressFn, Tracker};
@@ -38,6 +39,10 @@ pub enum Archive {
 pub struct ImportOptions {
     /// What to call the image, instead of what the archive says.
     pub name: Option<Reference>,
+    /// Which of the archive's images are meant: names as they stand there or in full, or digests
+    /// (of the manifest, of the index over it, or of the config), with or without `@`; none means
+    /// all that are for this node.
+    pub images: Vec<String>,
     /// Told how far it is, for each image.
     pub progress: Option<ProgressFn>,
 }
@@ -59,8 +64,18 @@ pub(super) struct Found {
     pub(super) manifest: Vec<u8>,
     pub(super) config_digest: Digest,
     pub(super) config: Vec<u8>,
+    /// Of the index over it, if the archive names that.
+    pub(super) index: Option<Digest>,
     /// Bottom first.
     pub(super) pieces: Vec<Piece>,
+}
+
+impl Found {
+    /// Everything that it is known by.
+    pub(super) fn digests(&self) -> Vec<Digest> {
+        let own = [self.digest, self.config_digest];
+        own.into_iter().chain(self.index).collect()
+    }
 }
 
 /// A layer in an archive.
@@ -81,7 +96,7 @@ pub(super) enum Content {
 }
 
 impl Store {
-    /// Takes in every image for this node of an OCI image layout (a directory or a tar archive) or
+    /// Takes in images of an OCI image layout (a directory or a tar archive) or
     /// of a Docker archive, which may be compressed as a whole.
     ///
     /// # Errors
@@ -92,27 +107,32 @@ impl Store {
         options: ImportOptions,
     ) -> Result<Vec<Imported>, ArchiveError> {
         let inner = Arc::clone(&self.0);
+        let ImportOptions {
+            name,
+            images,
+            progress,
+        } = options;
         let read = blocking(move || {
             let spool = || inner.layers.spool();
             let source = match archive {
                 Archive::Path(path) => Source::open(&path, &inner.limits, spool)?,
                 Archive::File(file) => Source::archive(file, &inner.limits, spool)?,
             };
-            let found = if layout::is_layout(&source)? {
+            let contents = if layout::is_layout(&source)? {
                 layout::read(&source)?
             } else if docker::is_archive(&source)? {
                 docker::read(&source)?
             } else {
-                return Err(ArchiveError::Format);
+                return Err(ArchiveError::Format(look::of_names(&source)));
             };
-            Ok((source, found))
+            let wishes: Vec<Wish> = images.iter().map(|image| Wish::parse(image)).collect();
+            Ok((source, contents.choose(&wishes, name.as_ref())?))
         });
-        let (source, found) = read.await?;
+        let (source, chosen) = read.await?;
         let source = Arc::new(source);
-        let names = names(&found, options.name.as_ref())?;
         let mut imported = Vec::new();
-        for (found, names) in found.into_iter().zip(names) {
-            let image = self.take(&source, found, &names, options.progress.clone());
+        for (found, names) in chosen {
+            let image = self.take(&source, found, &names, progress.clone());
             let image = image.await?;
             imported.push(Imported { names, image });
         }
@@ -137,7 +157,7 @@ impl Store {
     ) -> Result<Image, ArchiveError> {
         let inner = &self.0;
         let Document::Manifest(manifest) = Document::parse(&found.manifest, None)? else {
-            return Err(ArchiveError::Format);
+            return Err(crate::ManifestError::Nested.into());
         };
         let config = store::parse_config(&found.config, &manifest)?;
         let waiting = |piece: &Piece| LayerProgress {
@@ -278,35 +298,6 @@ impl Read for Checked {
         }
         Ok(read)
     }
-}
-
-/// What each image is called.
-fn names(found: &[Found], given: Option<&Reference>) -> Result<Vec<Vec<Reference>>, ArchiveError> {
-    if let Some(given) = given {
-        return match found {
-            [_] => Ok(vec![vec![given.clone()]]),
-            _ => Err(ArchiveError::Several(found.len())),
-        };
-    }
-    let named = found.iter().map(|found| {
-        let mut names = Vec::new();
-        for name in &found.names {
-            // A tag alone is the name of an image in the layout, not of an image.
-            if !name.contains(['/', ':']) {
-                continue;
-            }
-            let parsed = Reference::parse(name).map_err(|source| ArchiveError::Name {
-                name: name.chars().take(200).collect(),
-                source,
-            })?;
-            names.push(parsed);
-        }
-        if names.is_empty() {
-            return Err(ArchiveError::Unnamed);
-        }
-        Ok(names)
-    });
-    named.collect()
 }
 
 pub(super) async fn blocking<T: Send + 'static>(

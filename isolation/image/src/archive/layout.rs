@@ -7,8 +7,9 @@ use serde::Deserialize;
 
 use super::ArchiveError;
 use super::import::{Content, Found, Piece};
+use super::select::{Contents, Passed};
 use super::source::Source;
-use crate::manifest::{Document, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, Manifest};
+use crate::manifest::{Document, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, MAX_NESTING, Manifest};
 use crate::platform::Platform;
 use crate::{Digest, manifest};
 
@@ -40,7 +41,7 @@ pub(super) fn is_layout(source: &Source) -> Result<bool, ArchiveError> {
 }
 
 /// The images for this node.
-pub(super) fn read(source: &Source) -> Result<Vec<Found>, ArchiveError> {
+pub(super) fn read(source: &Source) -> Result<Contents, ArchiveError> {
     let bytes = document(source, "index.json", MAX_MANIFEST_BYTES)?;
     let index: Index = serde_json::from_slice(&bytes).map_err(|source| ArchiveError::Json {
         name: "index.json",
@@ -49,13 +50,12 @@ pub(super) fn read(source: &Source) -> Result<Vec<Found>, ArchiveError> {
     if index.manifests.len() > MAX_IMAGES {
         return Err(ArchiveError::Bounds("too many images"));
     }
-    let mut found: Vec<Found> = Vec::new();
-    let mut elsewhere = None;
+    let (mut found, mut passed): (Vec<Found>, Vec<Passed>) = (Vec::new(), Vec::new());
     for entry in index.manifests {
         let named = entry.annotations.get(FULL_NAME);
         let name = named.or_else(|| entry.annotations.get(REF_NAME)).cloned();
         match image(source, &entry) {
-            Ok(Some(image)) => {
+            Ok(image) => {
                 let same = found.iter_mut().find(|other| other.digest == image.digest);
                 match same {
                     Some(other) => other.names.extend(name),
@@ -65,50 +65,60 @@ pub(super) fn read(source: &Source) -> Result<Vec<Found>, ArchiveError> {
                     }),
                 }
             }
-            Ok(None) => {}
-            Err(ArchiveError::Manifest(error @ crate::ManifestError::Platform { .. })) => {
-                elsewhere = Some(error);
-            }
+            Err(why) if is_passed(&why) => passed.push(Passed {
+                names: name.into_iter().collect(),
+                digest: entry.digest,
+                why,
+            }),
             Err(error) => return Err(error),
         }
     }
-    match (found.is_empty(), elsewhere) {
-        (true, Some(error)) => Err(error.into()),
-        (true, None) => Err(ArchiveError::Bounds("no image for this node")),
-        (false, _) => Ok(found),
-    }
+    Ok(Contents { found, passed })
 }
 
-/// The image of an entry; none if the entry says that it is for another platform.
-fn image(source: &Source, entry: &Entry) -> Result<Option<Found>, ArchiveError> {
+/// What may stand beside images: those for other machines, and signatures and the like.
+fn is_passed(error: &ArchiveError) -> bool {
+    use crate::ManifestError::{Artifact, Config, Platform};
+    matches!(
+        error,
+        ArchiveError::Manifest(Platform { .. } | Config(_) | Artifact(_))
+    )
+}
+
+/// The image of an entry.
+fn image(source: &Source, entry: &Entry) -> Result<Found, ArchiveError> {
     let here = Platform::HERE;
-    let elsewhere = |platform: &manifest::EntryPlatform| !platform.is(here);
-    if entry.platform.as_ref().is_some_and(elsewhere) {
-        return Ok(None);
+    if let Some(platform) = entry
+        .platform
+        .as_ref()
+        .filter(|platform| !platform.is(here))
+    {
+        let (node, has) = (here.to_string(), platform.to_string());
+        return Err(crate::ManifestError::Platform { node, has }.into());
     }
-    let kind = Some(entry.media_type.as_str());
     let mut digest = entry.digest;
     let mut bytes = blob(source, digest, MAX_MANIFEST_BYTES)?;
-    let manifest = match Document::parse(&bytes, kind)? {
-        Document::Manifest(manifest) => manifest,
-        Document::Index(index) => {
-            digest = index.pick(here)?.digest;
-            bytes = blob(source, digest, MAX_MANIFEST_BYTES)?;
-            match Document::parse(&bytes, None)? {
-                Document::Manifest(manifest) => manifest,
-                Document::Index(_) => return Err(crate::ManifestError::Nested.into()),
+    let mut document = Document::parse(&bytes, Some(entry.media_type.as_str()))?;
+    for _ in 0..=MAX_NESTING {
+        let index = match document {
+            Document::Index(index) => index,
+            Document::Manifest(manifest) => {
+                return Ok(Found {
+                    names: Vec::new(),
+                    digest,
+                    pieces: pieces(&manifest),
+                    manifest: bytes,
+                    config_digest: manifest.config.digest,
+                    config: blob(source, manifest.config.digest, MAX_CONFIG_BYTES)?,
+                    index: (digest != entry.digest).then_some(entry.digest),
+                });
             }
-        }
-    };
-    let config = blob(source, manifest.config.digest, MAX_CONFIG_BYTES)?;
-    Ok(Some(Found {
-        names: Vec::new(),
-        digest,
-        pieces: pieces(&manifest),
-        manifest: bytes,
-        config_digest: manifest.config.digest,
-        config,
-    }))
+        };
+        digest = index.pick(here)?.digest;
+        bytes = blob(source, digest, MAX_MANIFEST_BYTES)?;
+        document = Document::parse(&bytes, None)?;
+    }
+    Err(crate::ManifestError::Nested.into())
 }
 
 fn pieces(manifest: &Manifest) -> Vec<Piece> {

@@ -15,7 +15,7 @@ use std::path::Path;
 use flate2::bufread::MultiGzDecoder;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2};
 
-use super::{ArchiveError, io_failed};
+use super::{ArchiveError, io_failed, look};
 use crate::manifest::Compression;
 use crate::recipe::Notes;
 use crate::unpack::Limits;
@@ -26,6 +26,8 @@ use gantry_intake::{ArchivePath, Kind, TarError, Tarball};
 const MAX_ENTRIES: usize = 50_000;
 /// Links from one name to the next that are followed: old Docker archives share layers by one.
 const MAX_LINKS: usize = 4;
+/// Most names that are given for words: enough to tell what kind of tree it is.
+const NAMES_MAX: usize = 1000;
 pub(crate) const READ_BYTES: usize = 256 << 10;
 
 /// The files of an archive.
@@ -101,7 +103,7 @@ impl Source {
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => Ok(Self::Directory(opened)),
             FileType::RegularFile => Self::archive(File::from(opened), limits, spool),
-            _ => Err(ArchiveError::Format),
+            _ => Err(ArchiveError::Format("no ordinary file".to_owned())),
         }
     }
 
@@ -146,11 +148,13 @@ impl Source {
         });
         let mut places = HashMap::new();
         // The first header says whether this is an archive at all.
-        let first = tarball.next_entry().map_err(|error| match error {
-            TarError::Checksum if places.is_empty() => ArchiveError::Format,
-            error => error.into(),
-        })?;
-        let mut next = first;
+        let first = tarball.next_entry();
+        let mut next = match first {
+            Ok(None) if size_bytes == 0 => return Err(unknown(&file)),
+            // Shorter than a header, or none.
+            Err(TarError::Checksum | TarError::Read(_)) => return Err(unknown(&file)),
+            first => first?,
+        };
         while let Some(entry) = next {
             let name = ArchivePath::parse(&entry.path);
             let name = name.map_err(|_| ArchiveError::Bounds("a name that leads out of it"))?;
@@ -175,6 +179,26 @@ impl Source {
             next = tarball.next_entry()?;
         }
         Ok(Self::Archive { file, places })
+    }
+
+    /// Some of the names, for words.
+    pub(super) fn names(&self) -> Vec<String> {
+        let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+        match self {
+            Self::Directory(root) => {
+                let entries = rustix::fs::Dir::read_from(root).into_iter().flatten();
+                let names = entries
+                    .flatten()
+                    .map(|entry| text(entry.file_name().to_bytes()));
+                let named = names.filter(|name| name != "." && name != "..");
+                named.take(NAMES_MAX).collect()
+            }
+            Self::Archive { places, .. } => places
+                .keys()
+                .take(NAMES_MAX)
+                .map(|name| text(name))
+                .collect(),
+        }
     }
 
     /// One file; `None` if there is none of that name.
@@ -218,6 +242,15 @@ impl Source {
         let read = stretch.read_to_end(&mut bytes);
         read.map_err(io_failed("read the archive"))?;
         Ok(Some(bytes))
+    }
+}
+
+/// Something that does not begin as an archive does.
+fn unknown(file: &File) -> ArchiveError {
+    let mut head = [0; 512];
+    match file.read_at(&mut head, 0) {
+        Ok(read) => ArchiveError::Format(look::of_bytes(&head[..read]).to_owned()),
+        Err(error) => io_failed("read the archive")(error),
     }
 }
 

@@ -3,6 +3,7 @@
 
 use crate::Digest;
 use crate::auth::credentials::CredentialsError;
+use crate::error::Trouble;
 use crate::manifest::ManifestError;
 use gantry_intake::Cause;
 
@@ -146,6 +147,29 @@ pub(super) fn flat(error: &RegistryError) -> String {
 }
 
 impl RegistryError {
+    /// What sort of trouble it is.
+    pub(crate) fn trouble(&self) -> Trouble {
+        match self {
+            Self::NotFound { .. } => Trouble::NotFound,
+            Self::LoginNeeded { .. }
+            | Self::LoginRefused { .. }
+            | Self::LoginKind { .. }
+            | Self::Credentials { .. } => Trouble::Login,
+            Self::Unreachable { cause, .. } => match cause {
+                Cause::Tls(_) | Cause::Certificates(_) => Trouble::Tls,
+                Cause::Plain => Trouble::PlainHttp,
+                _ => Trouble::Other,
+            },
+            Self::Everywhere { origin, .. } => origin.trouble(),
+            Self::Token { .. }
+            | Self::TooMany { .. }
+            | Self::Status { .. }
+            | Self::TooLarge { .. }
+            | Self::Unusable { .. }
+            | Self::WrongDigest { .. } => Trouble::Other,
+        }
+    }
+
     /// Whether the same request will most likely fail in the same way later.
     pub(crate) fn is_permanent(&self) -> bool {
         match self {

@@ -20,7 +20,7 @@ use serde::Serialize;
 use super::layers::{Discarded, Layers};
 use super::name::LayerName;
 use super::{Inner, Store};
-use crate::{Digest, Image, Reference};
+use crate::{Digest, Image, Reference, Trouble};
 
 /// How much of the disk shall be free, and what is too young to go.
 #[derive(Debug, Clone, Copy)]
@@ -82,6 +82,18 @@ pub enum StoreError {
         #[source]
         source: io::Error,
     },
+}
+
+impl StoreError {
+    /// What sort of trouble it is.
+    #[must_use]
+    pub fn trouble(&self) -> Trouble {
+        match self {
+            Self::Unknown(_) => Trouble::NotHere,
+            Self::InUse(_) => Trouble::InUse,
+            Self::Io { .. } => Trouble::of_causes(self),
+        }
+    }
 }
 
 pub(super) fn io_failed(operation: &'static str) -> impl FnOnce(io::Error) -> StoreError {

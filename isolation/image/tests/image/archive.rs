@@ -5,8 +5,8 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use gantry_image::{
-    Archive, ArchiveError, ArchiveFormat, Digest, Export, Image, ImportOptions, Imported, Prune,
-    PullOptions, Reference, Store,
+    Archive, ArchiveError, ArchiveFormat, Digest, Image, ImportOptions, Imported, Prune,
+    PullOptions, Reference, Store, Trouble,
 };
 use serde_json::{Value, json};
 
@@ -21,12 +21,21 @@ async fn import(store: &Store, path: &Path) -> Result<Vec<Imported>, ArchiveErro
         .await
 }
 
-async fn export(store: &Store, name: &str, format: ArchiveFormat, to: &Path) -> Export {
+/// The id in the archive, and which layers were packed anew.
+async fn export(
+    store: &Store,
+    name: &str,
+    format: ArchiveFormat,
+    to: &Path,
+) -> (Digest, Vec<Digest>) {
     let reference = Reference::parse(name).unwrap();
     let exported = store.export(&reference, format).await.unwrap();
-    let bytes = exported.write(File::create(to).unwrap()).unwrap();
-    assert_eq!(bytes, fs::metadata(to).unwrap().len());
-    exported
+    let (id, repacked) = (exported.id, exported.repacked.clone());
+    assert_eq!(id.is_some(), repacked.is_empty());
+    let written = exported.write(File::create(to).unwrap()).unwrap();
+    assert_eq!(written.bytes, fs::metadata(to).unwrap().len());
+    assert_eq!(id.unwrap_or(written.id), written.id);
+    (written.id, repacked)
 }
 
 fn skopeo(from: &str, to: &str) {
@@ -104,9 +113,9 @@ async fn what_is_exported_is_the_same_image_to_others() {
         (ArchiveFormat::Docker, "docker-archive"),
     ] {
         let path = registry.scratch().join(format!("{scheme}.tar"));
-        let exported = export(&store, &name, format, &path).await;
-        assert_eq!(exported.repacked, []);
-        assert_eq!(exported.id.to_string(), original, "{scheme}");
+        let (exported, repacked) = export(&store, &name, format, &path).await;
+        assert_eq!(repacked, []);
+        assert_eq!(exported.to_string(), original, "{scheme}");
         // By skopeo into a layout, which umoci then unpacks.
         let copied = registry.scratch().join(format!("{scheme}-copied"));
         let copied = format!("{}:latest", copied.display());
@@ -157,17 +166,41 @@ async fn layers_that_cannot_be_made_again_are_packed_anew() {
             let bytes = fs::read(&recipe).unwrap();
             fs::write(&recipe, &bytes[..bytes.len() / 2]).unwrap();
         }
-        let exported = export(&store, &name, ArchiveFormat::Docker, &path).await;
+        let (_, repacked) = export(&store, &name, ArchiveFormat::Docker, &path).await;
         let mut want = vec![Digest::of(&twice)];
         if broken {
             want.insert(0, Digest::of(&fine));
         }
-        assert_eq!(exported.repacked, want);
+        assert_eq!(repacked, want);
         let other = Store::open(&dir.path().join(format!("other-{broken}"))).unwrap();
         let imported = import(&other, &path).await.unwrap();
         let seen = list_stacked(&imported[0].image.layers, dir.path());
         assert_eq!(seen, truth, "{broken}");
     }
+}
+
+/// The archive says what is in it before the files are read, so one that has other files now must
+/// break off.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_were_changed_are_not_exported_as_the_image() {
+    let image = FakeImage::new(&[tar_of(&[("file", &[7; 100_000])])]);
+    let server = Server::start(move |request, stream| image.answer(request, stream));
+    let dir = Scratch::new();
+    let store = Store::open(&dir.path().join("store")).unwrap();
+    let reference = Reference::parse(&format!("{}/a/b:1", server.host)).unwrap();
+    let pulled = store.pull(&reference, PullOptions::default()).await;
+    let file = pulled.unwrap().layers[0].join("file");
+    for content in [&[8; 100_000][..], &[7; 99_999]] {
+        fs::write(&file, content).unwrap();
+        let export = store.export(&reference, ArchiveFormat::Oci).await.unwrap();
+        let error = export.write(std::io::sink()).unwrap_err();
+        assert_eq!(error.trouble(), Trouble::Damaged, "{}", error.message());
+    }
+    fs::write(&file, [7; 100_000]).unwrap();
+    let export = store.export(&reference, ArchiveFormat::Oci).await.unwrap();
+    let layer_bytes = export.layer_bytes;
+    let written = export.write(std::io::sink()).unwrap();
+    assert!(layer_bytes > 100_000 && written.bytes > layer_bytes);
 }
 
 /// A Docker archive with these files.
@@ -244,7 +277,7 @@ async fn archives_that_lie_change_nothing() {
                 ("oci-layout", b"{}"),
                 ("index.json", br#"{"manifests":[]}"#),
             ],
-            "no image for this node",
+            "has no image",
         ),
     ];
     let dir = Scratch::new();

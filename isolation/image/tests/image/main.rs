@@ -17,5 +17,6 @@ mod mirrors;
 mod real;
 mod resume;
 mod secured;
+mod select;
 mod server;
 mod sharing;
