@@ -1,10 +1,11 @@
-//! A pull that takes its time says how far it is.
+//! A pull that takes its time says how far it is, goes on after the registry died, and is done once
+//! for all tasks that wait for it.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::time::Duration;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, Stdio};
 
-use gantry_tests::node::Node;
+use gantry_tests::line::Line;
+use gantry_tests::node::{Node, gantry_binary};
 use gantry_tests::poll::until;
 use gantry_tests::registry::{Layout, Registry, install_program};
 use serde_json::json;
@@ -13,39 +14,8 @@ use serde_json::json;
 const BYTES_PER_S: usize = 2 << 20;
 const LAYER_BYTES: usize = 12 << 20;
 
-/// A slow line to `server`: its address.
-fn slow_line(server: String) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    std::thread::spawn(move || {
-        for client in listener.incoming().map_while(Result::ok) {
-            let Ok(server) = TcpStream::connect(&server) else {
-                continue;
-            };
-            let both = (client.try_clone().unwrap(), server.try_clone().unwrap());
-            std::thread::spawn(move || carry(both.0, both.1, usize::MAX));
-            std::thread::spawn(move || carry(server, client, BYTES_PER_S));
-        }
-    });
-    address
-}
-
-fn carry(mut from: TcpStream, mut to: TcpStream, bytes_per_s: usize) {
-    let mut chunk = vec![0; 64 << 10];
-    while let Ok(length @ 1..) = from.read(&mut chunk) {
-        if to.write_all(&chunk[..length]).is_err() {
-            break;
-        }
-        std::thread::sleep(
-            Duration::from_secs(1) * u32::try_from(length).unwrap()
-                / u32::try_from(bytes_per_s).unwrap_or(u32::MAX),
-        );
-    }
-    let _ = to.shutdown(std::net::Shutdown::Write);
-}
-
-#[test]
-fn a_slow_pull_is_told_in_the_tasks_status_and_by_the_cli() {
+/// A registry with an image that does not compress, and its name there.
+fn large() -> (Registry, &'static str) {
     let registry = Registry::start();
     let layout = Layout::new(registry.scratch(), "large");
     layout.layer(|root| {
@@ -58,7 +28,14 @@ fn a_slow_pull_is_told_in_the_tasks_status_and_by_the_cli() {
         std::fs::write(root.join("noise"), noise).unwrap();
     });
     registry.push(&layout, "large:1");
-    let image = format!("{}/large:1", slow_line(registry.host.clone()));
+    (registry, "large:1")
+}
+
+#[test]
+fn a_slow_pull_is_told_in_the_tasks_status_and_by_the_cli() {
+    let (registry, name) = large();
+    let line = Line::to(&registry.host, BYTES_PER_S);
+    let image = format!("{}/{name}", line.address);
     let node = Node::start(&[]);
     node.add_app(&json!({
         "id": "/large", "args": ["/bin/sleep", "1000"], "cpus": 0.1, "mem": 32,
@@ -83,4 +60,51 @@ fn a_slow_pull_is_told_in_the_tasks_status_and_by_the_cli() {
     assert!(latest["message"].as_str().is_some(), "{statuses}");
     let running = node.wait_running("/large", 1);
     assert_eq!(running[0]["message"], json!(null));
+}
+
+#[test]
+fn many_tasks_wait_for_one_download_that_outlives_its_registry() {
+    const TASKS: usize = 20;
+    let (mut registry, name) = large();
+    let line = Line::to(&registry.host, BYTES_PER_S);
+    let image = format!("{}/{name}", line.address);
+    let node = Node::start(&[]);
+    let app = json!({
+        "id": "/many", "args": ["/bin/sleep", "1000"], "cpus": 0.01, "mem": 16, "instances": TASKS,
+        "container": {"type": "DOCKER", "docker": {"image": image}}
+    });
+    let file = registry.scratch().join("many.json");
+    std::fs::write(&file, app.to_string()).unwrap();
+    let mut adding = Command::new(gantry_binary())
+        .args(["app", "add", &file.to_string_lossy()])
+        .env("GANTRY_URL", node.url(""))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut told = BufReader::new(adding.stderr.take().unwrap()).lines();
+    let is_pull = |line: &String| line.contains("pulling image: 0/1 layers, ");
+    assert!(
+        told.by_ref()
+            .map_while(Result::ok)
+            .any(|line| is_pull(&line))
+    );
+    registry.kill();
+    registry.resume();
+    line.set_speed(usize::MAX);
+    let rest: Vec<String> = told.map_while(Result::ok).collect();
+    assert!(adding.wait().unwrap().success(), "{rest:?}");
+    node.wait_running("/many", TASKS);
+
+    // The config and the layer; the manifest is asked for by name.
+    let blobs = line.requests("/blobs/");
+    let (parts, wholes): (Vec<&String>, Vec<&String>) = blobs
+        .iter()
+        .partition(|head| head.to_ascii_lowercase().contains("\r\nrange: "));
+    assert_eq!(wholes.len(), 2, "{blobs:?}");
+    assert_eq!(parts.len(), 1, "{blobs:?}");
+    assert_eq!(line.requests("/manifests/").len(), 1);
+    let failed = node.get("/v2/apps//many").body;
+    assert_eq!(failed["app"]["lastTaskFailure"], json!(null), "{failed}");
 }

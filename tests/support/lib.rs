@@ -4,6 +4,7 @@
 //! Nothing here fakes anything. Waiting is polling for a condition with a deadline.
 
 pub mod kernel;
+pub mod line;
 pub mod node;
 pub mod poll;
 pub mod registry;

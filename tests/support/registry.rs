@@ -13,7 +13,7 @@ pub struct Registry {
     /// `127.0.0.1:port`.
     pub host: String,
     dir: tempfile::TempDir,
-    child: Child,
+    child: Option<Child>,
 }
 
 impl Registry {
@@ -34,20 +34,38 @@ impl Registry {
             storage.display()
         );
         std::fs::write(&config, text).expect("the config is written");
+        let mut registry = Self {
+            host,
+            dir,
+            child: None,
+        };
+        registry.resume();
+        registry
+    }
+
+    /// Kills it, as a crash would.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Starts it again over the same images, where it was.
+    pub fn resume(&mut self) {
         let child = Command::new("docker-registry")
             .arg("serve")
-            .arg(&config)
+            .arg(self.dir.path().join("config.yml"))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("docker-registry is installed (make test installs it)");
-        let registry = Self { host, dir, child };
+        self.child = Some(child);
         until("the registry accepts connections", || {
-            TcpStream::connect(&registry.host)
+            TcpStream::connect(&self.host)
                 .map(drop)
                 .map_err(|e| e.to_string())
         });
-        registry
     }
 
     /// A scratch directory that lives as long as the registry.
@@ -70,8 +88,7 @@ impl Registry {
 
 impl Drop for Registry {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
 }
 

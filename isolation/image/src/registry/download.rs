@@ -17,8 +17,10 @@ use crate::manifest::Blob;
 use gantry_intake::Hasher;
 use gantry_intake::{Cause, cause, part_from};
 
-/// Most tries in a row that bring nothing new, and most in all.
-const MAX_FRUITLESS: u32 = 3;
+/// Most tries in a row that bring nothing new: with a mirror, and with the registry itself, which may
+/// be starting again (some 13 s); and most in all.
+const MAX_FRUITLESS_MIRROR: u32 = 3;
+const MAX_FRUITLESS: u32 = 6;
 const MAX_TRIES: u32 = 100;
 /// The pause before the second try in a row that follows a fruitless one; doubled for each more.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -160,11 +162,13 @@ impl<'s, 'a> Download<'s, 'a> {
         error: RegistryError,
         endpoint: Option<usize>,
     ) -> Result<(), Undelivered> {
-        let is_stuck = self.received == 0 || self.fruitless >= MAX_FRUITLESS;
-        if is_stuck && endpoint.is_some_and(|endpoint| self.session.leave(endpoint, &error)) {
+        let nothing_came = self.received == 0;
+        let is_slow = nothing_came || self.fruitless >= MAX_FRUITLESS_MIRROR;
+        if is_slow && endpoint.is_some_and(|endpoint| self.session.leave(endpoint, &error)) {
             self.fruitless = 0;
             return Ok(());
         }
+        let is_stuck = nothing_came || self.fruitless >= MAX_FRUITLESS;
         if is_stuck || self.tries >= MAX_TRIES || !error.is_passing() {
             return Err(Undelivered::Registry(error));
         }

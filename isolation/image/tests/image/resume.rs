@@ -186,7 +186,7 @@ async fn tries_without_progress_end() {
         error.message()
     );
     assert!(!error.is_permanent());
-    assert_eq!(server.count(&layer), 4, "the first and three more");
+    assert_eq!(server.count(&layer), 7, "the first and six more");
     assert_clean(dir.path());
 }
 
