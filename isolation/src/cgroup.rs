@@ -6,7 +6,8 @@
 //! nothing, and on hybrid hosts that crate sees v1 alone. It serves where neither matters, for
 //! statistics ([`usage`]).
 //! Invariant: all of a container's directories are named `<parent>/<id>` in every tree (those that
-//! filter devices of its own: `<parent>-devices/<id>`).
+//! filter devices of its own: `<parent>-devices/<id>`). Containers without CPUs of their own share
+//! `<parent>-cpuset`.
 
 mod bpf;
 mod change;
@@ -27,6 +28,7 @@ mod remove;
 mod text;
 mod unified;
 mod usage;
+mod view;
 
 pub(crate) use bpf::Program;
 pub(crate) use change::{Change, Update};
@@ -45,6 +47,7 @@ pub use text::{IoUsage, Pressure, Stall};
 pub use unified::filter_devices;
 pub(crate) use unified::make_unified;
 pub use usage::{Usage, usage, usage_at};
+pub(crate) use view::{ViewNames, links as view_links};
 
 use std::borrow::Cow;
 use std::fmt;

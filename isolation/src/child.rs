@@ -5,8 +5,9 @@
 //! Descriptors: 0 to 2 are the command's, [`REPORT_FD`] the failure pipe, [`NAMESPACE_FD`] the
 //! network namespace or the container to enter, [`STATUS_FD`] where our PID 1 writes the command's
 //! end, [`USERS_FD`] the user namespace, [`IPC_FD`] whose IPC namespace to enter, [`ROOT_VIEW_FD`] is
-//! the steps' own; everything else is closed first, so nothing of the keeper's can leak (CVE-2024-21626).
+//! the steps' own, [`CGROUPS_FD`] has the directories of the view of cgroups; everything else is closed first, so nothing of the keeper's can leak (CVE-2024-21626).
 
+pub(crate) mod cgroups;
 mod credentials;
 mod init;
 mod kernel_fs;
@@ -45,8 +46,10 @@ pub(crate) const USERS_FD: RawFd = 6;
 pub(crate) const IPC_FD: RawFd = 7;
 /// Where steps leave the mapped view of the host's root.
 pub(crate) const ROOT_VIEW_FD: RawFd = 8;
+/// Where the directories are that all views of cgroups share.
+pub(crate) const CGROUPS_FD: RawFd = 9;
 /// The keeper keeps its own descriptors from here on.
-pub(crate) const FIRST_FREE_FD: RawFd = 9;
+pub(crate) const FIRST_FREE_FD: RawFd = 10;
 /// Signals that the keeper ignores: it ends by request only, since its end is the end of every task.
 /// A supervisor that signals the whole group of gantry's processes must not end them.
 pub(crate) const KEEPER_IGNORES: [libc::c_int; 4] =
@@ -152,6 +155,8 @@ pub(crate) struct Handed<'a> {
     pub(crate) users: Option<BorrowedFd<'a>>,
     /// The container whose IPC namespace it shares.
     pub(crate) ipc: Option<BorrowedFd<'a>>,
+    /// The directories that all views of cgroups share.
+    pub(crate) cgroups: Option<BorrowedFd<'a>>,
     /// The limit on descriptors that the keeper was started with.
     pub(crate) nofile: Rlimit,
 }
@@ -171,6 +176,8 @@ struct Progress {
     identity: Identity,
     /// To the runtime, of a container made from an OCI configuration.
     link: Option<oci::Link>,
+    /// Whether there are directories for the view of cgroups.
+    cgroups: bool,
     /// First number of the host of the container's users.
     base: u32,
     /// Whether the plan says how many descriptors there may be.
@@ -204,7 +211,10 @@ pub(crate) fn run(plan: &mut Plan, handed: &Handed<'_>) -> ! {
     }
     // A session of its own: no signal of a terminal or process group outside reaches it.
     let _ = rustix::process::setsid();
-    let mut progress = Progress::default();
+    let mut progress = Progress {
+        cgroups: handed.cgroups.is_some(),
+        ..Progress::default()
+    };
     for (index, step) in plan.steps.iter_mut().enumerate() {
         if let Err(fault) = take(step, &plan.command, &mut progress, handed.nofile) {
             let pipe = sys::adopt_fd(REPORT_FD);
@@ -237,6 +247,9 @@ fn place_descriptors(handed: &Handed<'_>) -> Result<(), Errno> {
     if let Some(ipc) = handed.ipc {
         sys::dup_to(ipc, IPC_FD, true)?;
     }
+    if let Some(cgroups) = handed.cgroups {
+        sys::dup_to(cgroups, CGROUPS_FD, true)?;
+    }
     sys::close_from(FIRST_FREE_FD.unsigned_abs())
 }
 
@@ -253,6 +266,7 @@ fn take(
         // "0" in `tasks` moves the writer alone, for which the kernel (5.6) skips the lock that
         // `cgroup.procs` waits a grace period for: 20 ms at worst.
         Step::CgroupJoin(tasks) => write_file(tasks, b"0"),
+        Step::CgroupView(view) => cgroups::view(needed(&progress.sys)?, view, progress.cgroups),
         Step::CgroupNamespace => Ok(nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP)?),
         Step::NetEnter => namespaces::enter(CloneFlags::CLONE_NEWNET),
         Step::NetLoopback => namespaces::loopback(),

@@ -14,6 +14,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 mod users;
+mod view;
 
 pub(crate) use command::{Command, Name, Who};
 pub(crate) use mount::{MountStep, Source};
@@ -21,9 +22,11 @@ pub(crate) use oci::{CgroupTree, Credentials, OciDevice, OciHook, OciMount, OciS
 pub(crate) use path::InRoot;
 pub(crate) use step::{SlotLimit, Step};
 pub(crate) use users::{Inherited, LandlockRule, USERS, own_processes};
+pub(crate) use view::{CgroupTop, CgroupView};
 
 use std::ffi::CString;
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -50,6 +53,10 @@ const CAP_MKNOD: u32 = 27;
 pub(crate) struct HostFacts {
     /// The cgroup trees.
     pub(crate) hierarchies: Hierarchies,
+    /// What the directory with a container's views of its groups has in it, where there are several.
+    pub(crate) cgroup_top: Rc<CgroupTop>,
+    /// The same, made once for all containers, where the kernel can clone it.
+    pub(crate) shared_cgroup_top: Option<Rc<OwnedFd>>,
     /// The device filter of every container, where groups are filtered by programs.
     pub(crate) device_program: Option<Rc<Program>>,
     /// Name of the directory in each tree that holds the containers.
@@ -171,6 +178,10 @@ pub(crate) fn container(
     let extra: Vec<DeviceRule> = devices.iter().map(Node::rule).collect();
     let group = Group::new(&host.hierarchies, parent, id, &spec.limits, &extra)?;
     let mut steps = Vec::with_capacity(48);
+    // By the host's root, whose they are to be; their limits hold from when they are joined.
+    for dir in &group.make {
+        steps.push(Step::CgroupMake(c_path(dir)?));
+    }
     namespace_steps(spec, &mut steps)?;
     if let Some(score) = spec.oom_score_adj {
         steps.push(Step::OomScore(c(score.to_string())?));
@@ -178,10 +189,10 @@ pub(crate) fn container(
     root_steps(host, spec, slot, inherited, &mut steps)?;
     let who = Who::new(&spec.user)?;
     if spec.has_command() {
-        inside_steps(host, spec, devices, inherited, &who, &mut steps)?;
+        inside_steps(host, spec, devices, &group, inherited, &who, &mut steps)?;
     }
     if inherited.users.is_some() {
-        // A group belongs to whoever makes it.
+        // Only it may move processes between groups.
         steps.push(Step::ActAsRoot);
     }
     // Late, so that a small share of CPU does not slow the set-up down, and before the host's trees
@@ -219,6 +230,7 @@ fn inside_steps(
     host: &HostFacts,
     spec: &ContainerSpec,
     devices: &[Node],
+    group: &Group,
     inherited: &Inherited,
     who: &Who,
     steps: &mut Vec<Step>,
@@ -226,7 +238,10 @@ fn inside_steps(
     mount::volumes(host, spec, inherited.users.is_some(), steps)?;
     let shm = c(spec.shm_bytes.unwrap_or(DEFAULT_SHM_BYTES).to_string())?;
     let tty = c((inherited.users.unwrap_or(0) + TTY_GROUP).to_string())?;
-    steps.extend([Step::Proc, Step::Sys, Step::Dev { shm, tty }]);
+    steps.extend([Step::Proc, Step::Sys]);
+    let view = CgroupView::new(&host.hierarchies, &host.cgroup_top, group)?;
+    steps.extend(view.map(Step::CgroupView));
+    steps.push(Step::Dev { shm, tty });
     for node in devices {
         steps.push(device(node)?);
     }
@@ -309,9 +324,6 @@ pub(crate) fn capabilities(host: &HostFacts, wanted: CapSet) -> CapSet {
 }
 
 fn cgroup_steps(group: &Group, steps: &mut Vec<Step>) -> Result<(), SpecError> {
-    for dir in &group.make {
-        steps.push(Step::CgroupMake(c_path(dir)?));
-    }
     for (dir, setting) in &group.settings {
         let file = c_path(&dir.join(&*setting.file))?;
         steps.push(Step::CgroupSet {

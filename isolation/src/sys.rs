@@ -178,6 +178,8 @@ pub(crate) mod mount_attr {
     pub(crate) const NOSUID: u64 = 0x2;
     /// No device nodes.
     pub(crate) const NODEV: u64 = 0x4;
+    /// No programs are run from it.
+    pub(crate) const NOEXEC: u64 = 0x8;
 }
 
 /// Adds attributes to the mount that `mount` is the root of, and to those below when `recursive`.

@@ -61,6 +61,18 @@ pub(super) fn inherit(dir: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Gives the v1 group at `dir` what this process may use: joining it changes nothing.
+pub(super) fn stay(tree: &Path, dir: &Path) -> std::io::Result<()> {
+    let own = std::fs::read_to_string("/proc/self/cpuset").unwrap_or_default();
+    let own = lists(&tree.join(own.trim().trim_start_matches('/')));
+    if own.cpus.is_empty() || own.mems.is_empty() {
+        // Out of sight, in a cgroup namespace.
+        return inherit(dir);
+    }
+    std::fs::write(dir.join(CPUS), own.cpus)?;
+    std::fs::write(dir.join(MEMS), own.mems)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::shown;

@@ -2,13 +2,14 @@
 //!
 //! It is pure: what the host has is in [`Hierarchies`], and a limit that it cannot keep is refused
 //! here, by the name of the controller or file that is missing, never ignored. Directories in the
-//! trees of `cpuset`, `blkio`, `hugetlb`, `freezer` and `devices` are only for those who ask.
+//! trees of `cpuset`, `blkio`, `hugetlb`, `freezer` and `devices` are only for those who ask; others
+//! share one of `cpuset`, so that all have a group there to look at.
 
 use std::path::{Path, PathBuf};
 
 use super::devices::{DeviceFilter, DeviceRule};
 use super::{CgroupPath, Freezer, Hierarchies, Setting};
-use super::{cpu, cpuset, hugetlb, io, memory, pids};
+use super::{cpu, cpuset, hugetlb, io, memory, pids, view};
 use crate::spec::{Limits, SpecError};
 
 /// Controllers that every v2 group below the keeper's has.
@@ -64,6 +65,9 @@ pub struct Group {
     path: PathBuf,
     place: Filter,
     limits: Limits,
+    /// The group of `cpuset` of those who ask for no CPUs of their own; None: they stay where they
+    /// come from.
+    any_cpu: Option<PathBuf>,
     /// In the v2 tree; the keeper makes it, since a process can be started right in it.
     pub(crate) unified: Option<PathBuf>,
     /// What to write to which `cgroup.subtree_control` above it first, outermost first.
@@ -76,6 +80,8 @@ pub struct Group {
     pub(crate) settings: Vec<(PathBuf, Setting)>,
     /// Directories whose `tasks` file the child joins.
     pub(crate) join: Vec<PathBuf>,
+    /// What the container sees of them on v1: the name of a tree, and the directory in it.
+    pub(crate) shown: Vec<(String, PathBuf)>,
     /// Where `memory.oom_control` (v1) or `memory.events` (v2) tells of kills.
     pub(crate) oom_file: Option<PathBuf>,
     /// How it is frozen, where the kernel can.
@@ -109,7 +115,9 @@ impl Group {
             let dir = Path::new(&device_parent(parent)).join(id);
             Filter::Own(dir, DeviceFilter::with(extra))
         };
-        Self::build(hosts, Path::new(parent).join(id), limits.clone(), filter)
+        let any_cpu = Some(cpuset_parent(parent).into());
+        let path = Path::new(parent).join(id);
+        Self::build(hosts, path, limits.clone(), filter, any_cpu)
     }
 
     /// The groups at `path`, whose parent [`super::prepare`] has made; None filters no devices.
@@ -124,7 +132,7 @@ impl Group {
     ) -> Result<Self, GroupError> {
         let path: &Path = path.as_ref();
         let filter = filter.map_or(Filter::None, |filter| Filter::Own(path.to_owned(), filter));
-        Self::build(hosts, path.to_owned(), limits.clone(), filter)
+        Self::build(hosts, path.to_owned(), limits.clone(), filter, None)
     }
 
     /// The same groups with everything that `change` says in place of what was there.
@@ -134,7 +142,8 @@ impl Group {
     pub(crate) fn changed(&self, hosts: &Hierarchies, change: &Limits) -> Result<Self, GroupError> {
         let limits = self.limits.changed(change);
         limits.check()?;
-        Self::build(hosts, self.path.clone(), limits, self.place.clone())
+        let (path, place) = (self.path.clone(), self.place.clone());
+        Self::build(hosts, path, limits, place, self.any_cpu.clone())
     }
 
     fn build(
@@ -142,17 +151,20 @@ impl Group {
         path: PathBuf,
         limits: Limits,
         place: Filter,
+        any_cpu: Option<PathBuf>,
     ) -> Result<Self, GroupError> {
         let mut group = Self {
             unified: hosts.unified.as_ref().map(|tree| tree.join(&path)),
             path,
             place,
             limits,
+            any_cpu,
             enable: Vec::new(),
             filter: None,
             make: Vec::new(),
             settings: Vec::new(),
             join: Vec::new(),
+            shown: Vec::new(),
             oom_file: None,
             freezer: None,
         };
@@ -161,6 +173,7 @@ impl Group {
             group.v2_filter(hosts)?;
         } else {
             group.v1(hosts)?;
+            group.shown = view::of(hosts, &group.join);
             group.v1_filter(hosts)?;
         }
         group.raw(hosts)?;
@@ -206,6 +219,11 @@ impl Group {
             }
         }
         self.limit_unified(hosts, "hugetlb", huge_pages);
+        if let (Some(tree), Some(shared)) = (&hosts.cpuset, &self.any_cpu)
+            && !self.make.iter().any(|dir| dir.starts_with(tree))
+        {
+            self.join.push(tree.join(shared));
+        }
         self.oom_file = hosts
             .memory
             .as_ref()
@@ -351,6 +369,12 @@ impl Group {
 /// Where v1 groups lie that filter devices of their own.
 pub(super) fn device_parent(parent: &str) -> String {
     format!("{parent}-devices")
+}
+
+/// The v1 group of `cpuset` that containers without CPUs of their own share. Not the one that the
+/// others lie in: whoever sees a group sees what is in it.
+pub(super) fn cpuset_parent(parent: &str) -> String {
+    format!("{parent}-cpuset")
 }
 
 fn no_device_filter() -> GroupError {

@@ -7,7 +7,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::group::{USUAL_CONTROLLERS, device_parent};
+use super::group::{USUAL_CONTROLLERS, cpuset_parent, device_parent};
 use super::{CgroupPath, DeviceFilter, Hierarchies, cpuset};
 
 /// Controllers that are handed down only where a container asks, but to the parent beforehand: it
@@ -76,6 +76,16 @@ pub(crate) fn prepare_parent(hosts: &mut Hierarchies, parent: &str) -> Result<()
         for setting in DeviceFilter::default().v1() {
             write(&tree.join(parent).join(&*setting.file), &setting.value)?;
         }
+    }
+    if let Some(tree) = &hosts.cpuset {
+        let group = tree.join(cpuset_parent(parent));
+        make(group.clone())?;
+        let done = cpuset::stay(tree, &group);
+        done.map_err(|source| CgroupError::Write {
+            path: group,
+            value: "the lists of the keeper's own group".to_owned(),
+            source,
+        })?;
     }
     Ok(())
 }
@@ -169,7 +179,9 @@ pub(crate) fn container_parents(hosts: &Hierarchies, parent: &str) -> Vec<PathBu
     let own = hosts.trees().into_iter().map(|tree| tree.join(parent));
     let filtered = hosts.devices.as_ref();
     let filtered = filtered.map(|tree| tree.join(device_parent(parent)));
-    own.chain(filtered).collect()
+    let shared = hosts.cpuset.as_ref();
+    let shared = shared.map(|tree| tree.join(cpuset_parent(parent)));
+    own.chain(filtered).chain(shared).collect()
 }
 
 /// Removes the parent from every tree; what could not be removed, with the reason. Groups of

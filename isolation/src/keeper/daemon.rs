@@ -185,7 +185,7 @@ fn daemon(options: &Options, lock: OwnedFd, readiness: OwnedFd) -> Result<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
-/// Fills 0 to 8 with `/dev/null`, so that a child can place its own there without overwriting what
+/// Fills 0 to 9 with `/dev/null`, so that a child can place its own there without overwriting what
 /// it still needs, moves `kept` above them and closes whatever else was inherited. stderr stays for
 /// the words of a failing start.
 fn reserve_low_descriptors<const N: usize>(

@@ -128,6 +128,7 @@ pub(super) fn start(
         status: None,
         users: container.users.as_ref().map(|users| users.namespace()),
         ipc: None,
+        cgroups: None,
         nofile,
     };
     home.enter(container.pidfd.as_fd())?;

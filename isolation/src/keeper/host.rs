@@ -7,7 +7,8 @@ use std::rc::Rc;
 use rustix::mount::{FsOpenFlags, fsconfig_set_string, fsopen};
 
 use crate::cgroup::{DeviceFilter, Hierarchies, Program};
-use crate::plan::{GUARDS, Guard, GuardBase, GuardHow, HostFacts};
+use crate::child::cgroups::make_shared_top;
+use crate::plan::{CgroupTop, GUARDS, Guard, GuardBase, GuardHow, HostFacts};
 use crate::sys::confine;
 
 /// Looks.
@@ -16,8 +17,14 @@ pub(crate) fn facts(cgroup_parent: &str) -> HostFacts {
     let usual = hierarchies
         .device_programs
         .then(|| Program::load(&DeviceFilter::default()).ok());
+    // Names of our own tree, which cannot have a NUL in them.
+    let cgroup_top = CgroupTop::new(&hierarchies.view_names()).unwrap_or_default();
+    let several = !cgroup_top.dirs.is_empty();
+    let shared = several.then(|| make_shared_top(&cgroup_top).ok()).flatten();
     HostFacts {
         hierarchies,
+        cgroup_top: Rc::new(cgroup_top),
+        shared_cgroup_top: shared.map(Rc::new),
         device_program: usual.flatten().map(Rc::new),
         cgroup_parent: cgroup_parent.to_owned(),
         layer_by_layer: overlay_takes_single_layers(),

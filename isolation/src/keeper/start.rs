@@ -113,6 +113,7 @@ pub(super) fn start(
         status: status_end.as_ref().map(AsFd::as_fd),
         users: users.as_ref().map(|users| users.namespace()),
         ipc: context.shared.ipc,
+        cgroups: context.facts.shared_cgroup_top.as_deref().map(AsFd::as_fd),
         nofile: context.nofile,
     };
     if let Some(pid) = context.shared.pid {

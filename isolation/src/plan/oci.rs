@@ -11,7 +11,7 @@ use std::rc::Rc;
 use nix::sched::CloneFlags;
 use rustix::fs::Gid;
 
-use super::InRoot;
+use super::{CgroupTop, InRoot};
 use crate::sys::oci::SchedAttr;
 
 /// A descriptor that the runtime opened before the clone.
@@ -160,7 +160,12 @@ pub(crate) enum Shown {
         options: Vec<(CString, Option<CString>)>,
     },
     /// A tmpfs with one directory for each cgroup tree.
-    Cgroups(Vec<CgroupTree>),
+    Cgroups {
+        /// The directories.
+        top: CgroupTop,
+        /// What is mounted on them.
+        trees: Vec<CgroupTree>,
+    },
 }
 
 /// A directory of the cgroup mount.

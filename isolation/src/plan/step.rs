@@ -7,7 +7,9 @@ use std::sync::Arc;
 use rustix::fs::FileType;
 
 use super::mount::show_layers;
-use super::{Guard, GuardBase, GuardHow, InRoot, LandlockRule, MountStep, OciStep, Who};
+use super::{
+    CgroupView, Guard, GuardBase, GuardHow, InRoot, LandlockRule, MountStep, OciStep, Who,
+};
 use crate::caps::CapSet;
 use crate::seccomp::Program;
 use crate::spec::{RLIM_INFINITY, Rlimit, Secret};
@@ -35,6 +37,8 @@ pub(crate) enum Step {
     },
     /// Move this process by its group's `tasks` file.
     CgroupJoin(CString),
+    /// Mount the container's own groups, read-only.
+    CgroupView(CgroupView),
     /// Make the current groups the root of what the container sees.
     CgroupNamespace,
     /// Enter the network namespace that came with the request.
@@ -221,6 +225,7 @@ impl fmt::Display for Step {
                 )
             }
             Self::CgroupJoin(path) => write!(f, "join cgroup {}", path.to_string_lossy()),
+            Self::CgroupView(view) => view.fmt(f),
             Self::CgroupNamespace => f.write_str("make the cgroup namespace"),
             Self::NetEnter => f.write_str("enter the network namespace"),
             Self::NetLoopback => f.write_str("bring loopback up"),

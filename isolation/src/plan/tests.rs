@@ -14,11 +14,14 @@ fn host() -> HostFacts {
         hierarchies: Hierarchies {
             unified: tree("unified"),
             cpu: tree("cpu"),
+            cpuset: tree("cpuset"),
             memory: tree("memory"),
             pids: tree("pids"),
             devices: tree("devices"),
             ..Hierarchies::default()
         },
+        cgroup_top: Rc::default(),
+        shared_cgroup_top: None,
         device_program: None,
         cgroup_parent: "gantry-t".to_owned(),
         layer_by_layer: true,
@@ -126,6 +129,9 @@ fn an_image_with_everything() {
     };
     let (plan, _) = container(&host(), &spec, &slot(), &[]).unwrap();
     let golden = "\
+make cgroup /cg/cpu/gantry-t/c1
+make cgroup /cg/memory/gantry-t/c1
+make cgroup /cg/pids/gantry-t/c1
 enter the network namespace
 detach from the host's mounts
 make the slot /d/.slots/1
@@ -137,15 +143,13 @@ cover /h/gantry in the volume
 cover /h/a/b in the volume
 mount /proc
 mount /sys
+mount its own cgroups cpu cpuset memory pids
 mount /dev
 protect /proc/sys
 mask /proc/kcore
 open the working directory /mnt/mesos/sandbox
 find user web in the container
 give the streams to the user
-make cgroup /cg/cpu/gantry-t/c1
-make cgroup /cg/memory/gantry-t/c1
-make cgroup /cg/pids/gantry-t/c1
 set /cg/cpu/gantry-t/c1/cpu.shares to 102
 set /cg/cpu/gantry-t/c1/cpu.cfs_quota_us to 10000
 set /cg/memory/gantry-t/c1/memory.limit_in_bytes to 33554432
@@ -153,6 +157,7 @@ set /cg/pids/gantry-t/c1/pids.max to 64
 join cgroup /cg/cpu/gantry-t/c1/tasks
 join cgroup /cg/memory/gantry-t/c1/tasks
 join cgroup /cg/pids/gantry-t/c1/tasks
+join cgroup /cg/cpuset/gantry-t-cpuset/tasks
 join cgroup /cg/devices/gantry-t/tasks
 make the cgroup namespace
 change the root
@@ -188,6 +193,9 @@ fn users_of_its_own_are_entered_when_the_hosts_root_is_no_longer_needed() {
     let (plan, _) = super::container(&host(), &spec, &slot(), &[], &inherited).unwrap();
     let text = plan.to_string();
     let golden_start = "\
+make cgroup /cg/cpu/gantry-t/c1
+make cgroup /cg/memory/gantry-t/c1
+make cgroup /cg/pids/gantry-t/c1
 bring loopback up
 allow ping and every port
 make the time namespace
@@ -208,7 +216,7 @@ open the working directory /
 add groups [7, 8]
 give the streams to the user
 make files as root of the host
-make cgroup /cg/cpu/gantry-t/c1
+join cgroup /cg/cpu/gantry-t/c1/tasks
 ";
     assert!(text.contains(golden_end), "{text}");
     let golden_last = "\
@@ -260,7 +268,12 @@ fn without_a_device_controller_no_node_can_be_made() {
     };
     let (plan, group) =
         container(&hosts, &spec(Root::Layers(vec!["/l".into()])), &slot(), &[]).unwrap();
-    assert!(plan.to_string().contains("drop privileges to 0xa00405fb"));
+    let text = plan.to_string();
+    assert!(text.contains("drop privileges to 0xa00405fb"));
+    assert!(
+        text.contains("mount /sys\nmount its own cgroups\nmount /dev"),
+        "{text}"
+    );
     assert!(group.join.is_empty());
 }
 
@@ -344,7 +357,7 @@ fn every_kind_of_mount_is_a_step_and_a_secret_is_never_shown() {
     let (plan, _) = container(&host(), &spec, &slot(), &[]).unwrap();
     let text = plan.to_string();
     let from = text.find("mount tmpfs").unwrap();
-    let to = text.find("make cgroup").unwrap();
+    let to = text.find("join cgroup").unwrap();
     let golden = "\
 mount tmpfs of 4096 bytes at /scratch
 make 8192 bytes for secrets
@@ -354,6 +367,7 @@ mount the layers /i/2:/i/1 at /two, read-only
 mount a secret at /other key
 mount /proc
 mount /sys
+mount its own cgroups cpu cpuset memory pids
 mount /dev
 protect /etc
 mask /proc/keys
@@ -394,6 +408,7 @@ make the slot /d/.slots/limited-2 for 4096 bytes
 mount the root over /l
 mount /proc
 mount /sys
+mount its own cgroups cpu cpuset memory pids
 mount /dev
 make the device /dev/deep/er/x
 ";

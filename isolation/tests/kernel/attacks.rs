@@ -6,6 +6,7 @@
 //! says for each thing that it tries whether it was refused. What it says is believed only when it
 //! tried everything; where the host can show the damage, the host is looked at instead.
 
+mod cgroups;
 mod escape;
 mod neighbours;
 mod output;

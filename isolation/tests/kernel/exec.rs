@@ -10,7 +10,7 @@ use gantry_isolation::spec::{ExitStatus, Limits, User};
 
 use crate::node::{Node, id};
 
-fn exec_spec(session: &str, argv: &[&str]) -> ExecSpec {
+pub(crate) fn exec_spec(session: &str, argv: &[&str]) -> ExecSpec {
     ExecSpec {
         session: id(session),
         id: id("c1"),
@@ -47,7 +47,7 @@ fn outcome(node: &mut Node, session: &str) -> Result<ExitStatus, String> {
     })
 }
 
-fn run(node: &mut Node, spec: &ExecSpec) -> (Result<ExitStatus, String>, String) {
+pub(crate) fn run(node: &mut Node, spec: &ExecSpec) -> (Result<ExitStatus, String>, String) {
     let null = std::fs::File::open("/dev/null").unwrap();
     let (mut read, write) = std::io::pipe().unwrap();
     send(node, spec, [null.as_fd(), write.as_fd(), write.as_fd()]);

@@ -22,3 +22,4 @@ mod sharing;
 mod survival;
 mod terminal;
 mod unified;
+mod view;

@@ -36,7 +36,7 @@ fn in_v2_view<T: Send>(then: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| scope.spawn(view).join().unwrap())
 }
 
-fn v2_keeper(dir: &Path, parent: &str) -> Client {
+pub(crate) fn v2_keeper(dir: &Path, parent: &str) -> Client {
     in_v2_view(|| connect(dir, parent))
 }
 

@@ -85,6 +85,13 @@ fn a_hybrid_group_is_tracked_in_the_unified_tree_and_limited_in_the_others() {
         Some(Path::new("/cg/memory/gantry-x/c1/memory.oom_control"))
     );
     assert_eq!(group.dirs().len(), 4);
+    let shared = PathBuf::from("/cg/cpuset/gantry-x-cpuset");
+    assert!(group.join.contains(&shared));
+    let shown = group.shown.iter().map(|(name, dir)| (name.as_str(), dir));
+    let own = ["cpu", "memory", "pids"].into_iter().zip(&group.make);
+    let mut want: Vec<_> = own.chain([("cpuset", &shared)]).collect();
+    want.sort_unstable();
+    assert_eq!(shown.collect::<Vec<_>>(), want);
     assert_eq!(
         group.freezer,
         Some(Freezer::V2("/cg/unified/gantry-x/c1".into()))
@@ -109,6 +116,16 @@ fn trees_that_few_need_get_a_directory_only_for_them() {
         .collect();
     assert!(others.contains(&&PathBuf::from("/cg/blkio/gantry-x/c1")));
     assert!(group.make.contains(&"/cg/cpuset/gantry-x/c1".into()));
+    let cpuset = group
+        .join
+        .iter()
+        .filter(|dir| dir.starts_with("/cg/cpuset"));
+    assert_eq!(cpuset.count(), 1);
+    assert!(
+        group
+            .shown
+            .contains(&("cpuset".to_owned(), "/cg/cpuset/gantry-x/c1".into()))
+    );
     // The only controller of the v2 tree here: the groups above must hand it down.
     let enable = ["/cg/unified/", "/cg/unified/gantry-x/"].map(|dir| {
         (

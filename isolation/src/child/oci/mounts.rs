@@ -6,7 +6,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, mkdirat};
+use rustix::fs::{CWD, FileType};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags,
@@ -15,9 +15,9 @@ use rustix::mount::{
 };
 
 use super::super::root::new_mount;
-use super::super::{Fault, paths};
+use super::super::{Fault, cgroups, paths};
 use super::copy;
-use crate::plan::{CgroupTree, OciMount, Shown};
+use crate::plan::{CgroupTop, CgroupTree, OciMount, Shown};
 use crate::sys;
 
 /// Sets the propagation of the mount at `path`; `flags` are `MS_*`.
@@ -75,7 +75,7 @@ pub(super) fn mount(root: BorrowedFd<'_>, mount: &OciMount) -> Result<(), Fault>
             paths::attach(&made, &target)?;
             propagate(made.as_fd(), &mount.propagation)
         }
-        Shown::Cgroups(trees) => cgroups(root, mount, trees),
+        Shown::Cgroups { top, trees } => show_cgroups(root, mount, top, trees),
     }
 }
 
@@ -137,28 +137,25 @@ fn new_file_system(
 }
 
 /// A tmpfs with one directory for each tree.
-fn cgroups(root: BorrowedFd<'_>, mount: &OciMount, trees: &[CgroupTree]) -> Result<(), Fault> {
+fn show_cgroups(
+    root: BorrowedFd<'_>,
+    mount: &OciMount,
+    names: &CgroupTop,
+    trees: &[CgroupTree],
+) -> Result<(), Fault> {
     let target = paths::make_dirs(root, &mount.at)?;
     let read_only = mount.attributes & sys::mount_attr::RDONLY;
     let attributes = u32::try_from(mount.attributes & !read_only).unwrap_or(0);
     let attributes = MountAttrFlags::from_bits_retain(attributes);
-    let top = new_mount(c"tmpfs", &[(c"mode", c"0755")], attributes)?;
+    let top = cgroups::top(names, mount.attributes)?;
     paths::attach(&top, target)?;
     for tree in trees {
-        mkdirat(&top, &tree.name, Mode::from_raw_mode(0o755))?;
-        let flags = OFlags::PATH | OFlags::DIRECTORY;
-        let place = paths::open(top.as_fd(), &tree.name, flags, paths::STRICT)?;
-        match (tree.own, &tree.controllers) {
-            (Some(own), _) => {
-                let own = sys::oci::borrow(own);
-                sys::mount_change(own, mount.attributes, 0, 0, false)?;
-                paths::attach(own, place)?;
-            }
-            (None, controllers) => {
-                let made = cgroup_tree(controllers.as_deref(), attributes)?;
-                sys::mount_change(made.as_fd(), read_only, 0, 0, false)?;
-                paths::attach(made, place)?;
-            }
+        if let Some(own) = tree.own {
+            let own = sys::oci::borrow(own);
+            cgroups::place(&top, &tree.name, own, mount.attributes)?;
+        } else {
+            let made = cgroup_tree(tree.controllers.as_deref(), attributes)?;
+            cgroups::place(&top, &tree.name, made.as_fd(), read_only)?;
         }
     }
     sys::mount_change(top.as_fd(), read_only, 0, 0, false)?;

@@ -8,11 +8,12 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::mount::{MountPropagationFlags as Propagation, OpenTreeFlags, open_tree};
 
 use super::{Kept, c, inside, oci};
+use crate::cgroup::view_links;
 use crate::oci::config::{Config, Mount};
 use crate::oci::error::{OciError, call};
 use crate::oci::groups::{Groups, Tree, pure_v2};
 use crate::oci::options::{self, Options, attr};
-use crate::plan::{CgroupTree, InRoot, OciMount, OciStep, Shown, Step};
+use crate::plan::{CgroupTop, CgroupTree, InRoot, OciMount, OciStep, Shown, Step};
 use crate::sys;
 
 /// What below `/proc` may be covered: files that show the container's own share of the machine.
@@ -282,7 +283,15 @@ fn cgroup(
             }
         }
     } else {
-        Shown::Cgroups(v1_trees(context, kept)?)
+        let mut top = CgroupTop::default();
+        for name in context.trees.iter().map(Tree::name) {
+            top.dirs.push(c(&name)?);
+            for (link, to) in view_links(&name) {
+                top.links.push((c(&link)?, c(&to)?));
+            }
+        }
+        let trees = v1_trees(context, kept)?;
+        Shown::Cgroups { top, trees }
     };
     Ok(OciMount {
         source: "cgroup".to_owned(),

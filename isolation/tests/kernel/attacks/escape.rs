@@ -128,25 +128,6 @@ tried('hotplug', lambda: write('/proc/sys/kernel/hotplug'), [errno.ENOENT])
 }
 
 #[test]
-fn use_a_release_agent_of_a_cgroup() {
-    // CVE-2022-0492, and a writable tree without user namespace (CVE-2023-25809).
-    let mut node = Node::new();
-    for who in attackers() {
-        let script = r"
-found = []
-for base, dirs, files in os.walk('/sys/fs/cgroup'):
-    for name in files + dirs:
-        path = os.path.join(base, name)
-        if os.access(path, os.W_OK) or name == 'release_agent':
-            found.append(path)
-print('found', found)
-";
-        let ended = node.run(&container(&node, &who, script));
-        assert_eq!(ended.stdout, "found []\n", "{}", who.name);
-    }
-}
-
-#[test]
 fn leave_the_container_by_its_namespaces() {
     refused(
         7,
