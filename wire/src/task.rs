@@ -109,7 +109,7 @@ pub enum Reason {
     /// The agent was restarted and could not take the task up again.
     ReasonAgentRestarted = 12,
     /// The definition is not valid on this node.
-    ReasonTaskInvalid = 15,
+    ReasonTaskInvalid = 14,
     /// Over its disk limit: killed by the agent.
     ReasonContainerLimitationDisk = 20,
     /// Image, root, network or process could not be made.
