@@ -10,6 +10,7 @@ pub mod agent;
 pub mod caller;
 pub mod ids;
 pub mod marathon;
+pub mod mesos;
 pub mod resources;
 pub mod task;
 pub mod time;
