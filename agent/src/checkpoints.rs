@@ -60,6 +60,8 @@ struct File {
     kill_grace_ms: Option<u64>,
     #[serde(default)]
     excess: Option<DiskExcess>,
+    #[serde(default)]
+    passed: Vec<Option<bool>>,
     launch: String,
     pending: Vec<String>,
 }
@@ -154,6 +156,7 @@ fn encode(checkpoint: &Checkpoint) -> io::Result<Vec<u8>> {
         keeper: checkpoint.keeper,
         kill_grace_ms: checkpoint.kill_grace_ms,
         excess: checkpoint.excess,
+        passed: checkpoint.passed.clone(),
         launch: BASE64.encode(checkpoint.launch.encode_to_vec()),
         pending: checkpoint
             .pending
@@ -188,6 +191,7 @@ fn read(path: &Path, name: &str) -> Result<Checkpoint, ReadError> {
         keeper: file.keeper,
         kill_grace_ms: file.kill_grace_ms,
         excess: file.excess,
+        passed: file.passed,
         pending: file.pending.iter().map(update).collect::<Result<_, _>>()?,
     })
 }
@@ -220,6 +224,7 @@ mod tests {
                 limit_files: 3,
                 uncounted: false,
             }),
+            passed: vec![None, Some(true), Some(false)],
             pending: vec![StatusUpdate {
                 uuid: vec![1; 16],
                 ..StatusUpdate::default()

@@ -25,6 +25,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::checks::Prober;
 use crate::container::NodeFacts;
 use crate::execs::Execs;
 use crate::facts::Facts;
@@ -59,6 +60,7 @@ pub(crate) struct Daemon {
     pub(crate) saves: Saves,
     pub(crate) keeper: KeeperLink,
     pub(crate) provision: Provision,
+    pub(crate) prober: Prober,
     pub(crate) identity: Identity,
     pub(crate) sandboxes: Sandboxes,
     pub(crate) layout: Layout,
@@ -86,6 +88,7 @@ pub(crate) struct Parts {
     pub(crate) keeper: KeeperLink,
     pub(crate) keeper_id: KeeperId,
     pub(crate) provision: Provision,
+    pub(crate) prober: Prober,
     pub(crate) identity: Identity,
     pub(crate) sandboxes: Sandboxes,
     pub(crate) layout: Layout,
@@ -100,6 +103,7 @@ impl Daemon {
             saves: parts.saves,
             keeper: parts.keeper,
             provision: parts.provision,
+            prober: parts.prober,
             identity: parts.identity,
             sandboxes: parts.sandboxes,
             layout: parts.layout,

@@ -1,12 +1,17 @@
-//! Processes that someone runs inside containers (exec sessions), from the order to a while after
-//! their end. Decides how long an ended one is remembered; the keeper holds the processes.
+//! Processes that someone, or a check, runs inside containers (exec sessions), from the order to a
+//! while after their end. Decides how long an ended one is remembered; the keeper holds the processes.
 
 use std::collections::BTreeMap;
 
+use gantry_image::{Reference, Store};
 use gantry_isolation::spec::{ContainerId, ExitStatus};
 use tokio::sync::oneshot;
 
-/// Sessions at a time, ended ones included.
+use crate::container::{self, Inside, NodeFacts};
+use crate::facts::Facts;
+use crate::inbox::TaskRow;
+
+/// Sessions of people at a time, ended ones included. Those of checks have their own bound.
 pub(crate) const SESSIONS_MAX: usize = 256;
 /// Who may wait for one session.
 const WAITERS_MAX: usize = 16;
@@ -20,6 +25,8 @@ pub(crate) struct Execs {
 
 #[derive(Debug)]
 struct Session {
+    /// Whether it is remembered after its end, and counts.
+    kept: bool,
     started: Option<oneshot::Sender<Result<(), String>>>,
     waiters: Vec<oneshot::Sender<ExitStatus>>,
     ended: Option<(ExitStatus, u64)>,
@@ -36,7 +43,7 @@ impl Execs {
         if self.sessions.contains_key(id) {
             return Err(format!("a session named '{id}' is there already"));
         }
-        if self.sessions.len() >= SESSIONS_MAX {
+        if self.len() >= SESSIONS_MAX {
             return Err(format!(
                 "there are {SESSIONS_MAX} sessions on this node already"
             ));
@@ -49,8 +56,10 @@ impl Execs {
         id: ContainerId,
         started: oneshot::Sender<Result<(), String>>,
         exited: oneshot::Sender<ExitStatus>,
+        kept: bool,
     ) {
         let session = Session {
+            kept,
             started: Some(started),
             waiters: vec![exited],
             ended: None,
@@ -75,6 +84,9 @@ impl Execs {
             session.ended = Some((status, now_ms));
             for waiter in session.waiters.drain(..) {
                 let _ = waiter.send(status);
+            }
+            if !session.kept {
+                self.sessions.remove(id);
             }
         }
     }
@@ -105,6 +117,25 @@ impl Execs {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.sessions.len()
+        self.sessions
+            .values()
+            .filter(|session| session.kept)
+            .count()
     }
+}
+
+/// What the task's command has, one more process in its container has too: environment, user,
+/// directory.
+pub(crate) async fn inside(
+    store: &Store,
+    facts: &Facts,
+    node: &NodeFacts,
+    task: &TaskRow,
+) -> Inside {
+    let image = match Reference::parse(&task.launch.image) {
+        Ok(reference) => store.local(&reference).await,
+        Err(_) => None,
+    };
+    let agent_id = facts.agent_id().unwrap_or_default();
+    container::inside(task.view(), agent_id, image.as_ref(), node)
 }

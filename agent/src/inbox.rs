@@ -3,7 +3,7 @@
 
 use std::os::fd::OwnedFd;
 
-use gantry_agent_core::{GpuName, TaskView};
+use gantry_agent_core::{Found, GpuName, TaskView};
 use gantry_image::Image;
 use gantry_isolation::keeper;
 use gantry_isolation::spec::{ContainerId, ExitStatus};
@@ -51,6 +51,12 @@ pub(crate) enum Event {
         task: TaskId,
         result: Result<Attached, String>,
     },
+    /// A running task was looked at.
+    Probed {
+        task: TaskId,
+        check: usize,
+        found: Found,
+    },
     /// A limited sandbox was looked at.
     Measured(Measured),
     /// Someone asks.
@@ -93,6 +99,8 @@ pub(crate) struct ExecOrder {
     pub(crate) spec: keeper::ExecSpec,
     /// stdin, stdout, stderr.
     pub(crate) stdio: [OwnedFd; 3],
+    /// Whether its end can be asked for afterwards.
+    pub(crate) kept: bool,
     pub(crate) started: oneshot::Sender<Result<(), String>>,
     pub(crate) exited: oneshot::Sender<ExitStatus>,
 }

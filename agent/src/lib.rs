@@ -14,6 +14,7 @@
 //! registry or a workload says makes it panic.
 
 mod checkpoints;
+mod checks;
 mod config;
 mod container;
 mod daemon;

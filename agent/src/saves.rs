@@ -162,7 +162,10 @@ fn task_of(action: &Action) -> Option<TaskId> {
         | Action::Start { task }
         | Action::Release { task, .. } => Some(task.clone()),
         Action::Send(update) => TaskId::parse(update.task_id.clone()).ok(),
-        Action::Signal { .. } | Action::Destroy { .. } | Action::Forget { .. } => None,
+        Action::Probe { .. }
+        | Action::Signal { .. }
+        | Action::Destroy { .. }
+        | Action::Forget { .. } => None,
     }
 }
 

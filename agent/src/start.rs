@@ -29,6 +29,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::checkpoints::{Checkpoints, Found};
+use crate::checks::Prober;
 use crate::config::Config;
 use crate::container::NodeFacts;
 use crate::daemon::{Daemon, Parts};
@@ -228,6 +229,7 @@ where
         images: Arc::new(images),
         allowed_hosts: config.allowed_hosts,
     };
+    let prober = Prober::new(runtime.clone(), &server).map_err(StartError::Thread)?;
     let backend = disk.sandboxes.backend();
     let daemon = Daemon::new(Parts {
         tasks: Tasks::restore(disk.found.checkpoints, disk.over).with_gpus(gpus::names(&node.gpus)),
@@ -235,6 +237,7 @@ where
         keeper: held.keeper,
         keeper_id: held.id,
         provision,
+        prober,
         identity: disk.identity,
         sandboxes: disk.sandboxes,
         layout: disk.layout,

@@ -14,6 +14,7 @@ pub use group::{ExecutorInfo, LaunchGroup, LimitsMessage, SharedVolume, Shutdown
 
 use std::collections::BTreeMap;
 
+use crate::check::{Check, CheckResult};
 use crate::resources::{PortRange, PortRanges, Resources};
 use crate::units::{Bytes, MilliCpu};
 
@@ -244,6 +245,9 @@ pub struct Launch {
     /// Directories that it shares with the other tasks of its executor.
     #[prost(message, repeated, tag = "24")]
     pub shared_volumes: Vec<SharedVolume>,
+    /// How it is looked at while it runs.
+    #[prost(message, repeated, tag = "30")]
+    pub checks: Vec<Check>,
 }
 
 /// Coordinator to agent.
@@ -370,4 +374,10 @@ pub struct StatusUpdate {
     /// The executor that the task runs below; the task's id where it has one of its own.
     #[prost(string, tag = "20")]
     pub executor_id: String,
+    /// Whether all its checks of health pass, once each has said so.
+    #[prost(bool, optional, tag = "30")]
+    pub healthy: Option<bool>,
+    /// What was found, when that is why this update is sent.
+    #[prost(message, optional, boxed, tag = "31")]
+    pub check: Option<Box<CheckResult>>,
 }

@@ -8,6 +8,7 @@
 
 pub mod agent;
 pub mod caller;
+pub mod check;
 pub mod ids;
 pub mod marathon;
 pub mod mesos;

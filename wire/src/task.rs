@@ -114,6 +114,10 @@ pub enum Reason {
     ReasonContainerLimitationDisk = 20,
     /// Image, root, network or process could not be made.
     ReasonContainerLaunchFailed = 21,
+    /// What a check found changed.
+    ReasonTaskCheckStatusUpdated = 28,
+    /// A check of health succeeded for the first time, or failed.
+    ReasonTaskHealthCheckStatusUpdated = 29,
     /// Killed before it was launched.
     ReasonTaskKilledDuringLaunch = 30,
     /// Stated in answer to a question about what is known.
@@ -137,6 +141,8 @@ impl Reason {
             Self::ReasonContainerLimitationMemory => "REASON_CONTAINER_LIMITATION_MEMORY",
             Self::ReasonContainerLimitationDisk => "REASON_CONTAINER_LIMITATION_DISK",
             Self::ReasonAgentRestarted => "REASON_AGENT_RESTARTED",
+            Self::ReasonTaskCheckStatusUpdated => "REASON_TASK_CHECK_STATUS_UPDATED",
+            Self::ReasonTaskHealthCheckStatusUpdated => "REASON_TASK_HEALTH_CHECK_STATUS_UPDATED",
             Self::ReasonTaskInvalid => "REASON_TASK_INVALID",
             Self::ReasonContainerLaunchFailed => "REASON_CONTAINER_LAUNCH_FAILED",
             Self::ReasonTaskKilledDuringLaunch => "REASON_TASK_KILLED_DURING_LAUNCH",

@@ -51,6 +51,13 @@ pub enum Action {
         /// The task.
         task: TaskId,
     },
+    /// Look at a running task. Answer, within the check's time: `Probed`.
+    Probe {
+        /// The task.
+        task: TaskId,
+        /// Which of its checks.
+        check: usize,
+    },
     /// Signal every process of a container.
     Signal {
         /// Which.

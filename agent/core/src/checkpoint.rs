@@ -50,6 +50,8 @@ pub struct Checkpoint {
     pub kill_grace_ms: Option<u64>,
     /// Why it is being killed, if its disk limit is why.
     pub excess: Option<DiskExcess>,
+    /// Whether each of its checks passed when last told.
+    pub passed: Vec<Option<bool>>,
     /// Updates without acknowledgement, oldest first.
     pub pending: Vec<StatusUpdate>,
 }

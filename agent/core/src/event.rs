@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use gantry_wire::agent::Launch;
 use gantry_wire::ids::{ContainerId, TaskId};
 
+use crate::checks::Found;
 use crate::ending::{DiskExcess, Exit};
 
 /// One life of a keeper; minted by the shell when it starts one, and kept on disk beside it.
@@ -118,6 +119,15 @@ pub enum Event {
         container: ContainerId,
         /// How much more.
         excess: DiskExcess,
+    },
+    /// A probe that was asked for is over.
+    Probed {
+        /// Of this task.
+        task: TaskId,
+        /// Which of its checks.
+        check: usize,
+        /// What it found.
+        found: Found,
     },
     /// All that the keeper has, after a (re)connect.
     Listing {

@@ -17,6 +17,7 @@
 
 mod action;
 mod checkpoint;
+mod checks;
 mod ending;
 mod event;
 mod gpus;
@@ -30,6 +31,7 @@ mod updates;
 
 pub use action::{Action, Signal};
 pub use checkpoint::{Checkpoint, Stage};
+pub use checks::{CHECKS_MAX, Found, INTERVAL_MIN_MS};
 pub use ending::{DiskExcess, Exit};
 pub use event::{Event, KeeperId, Seen};
 pub use gpus::GpuName;

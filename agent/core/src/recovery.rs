@@ -38,7 +38,7 @@ pub(crate) fn reconcile(
         (Phase::Pulling | Phase::Attaching, None) => {}
         (_, Some(Seen::Starting)) => task.phase = Phase::Starting,
         (Phase::Running, Some(Seen::Running { pid })) => {
-            task.adopt(pid);
+            task.adopt(pid, turn);
             task.kill_again(turn);
         }
         (_, Some(Seen::Running { pid })) => {

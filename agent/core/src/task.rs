@@ -16,11 +16,13 @@
 //! It deliberately does not decide what becomes of a task after a restart: see `recovery`.
 
 use gantry_wire::agent::{Launch, StatusUpdate};
+use gantry_wire::check::Purpose;
 use gantry_wire::ids::{ContainerId, TaskId};
 use gantry_wire::task::{Reason, TaskState};
 
 use crate::action::{Action, Signal};
 use crate::checkpoint::{Checkpoint, Stage};
+use crate::checks::{Checks, Found};
 use crate::ending::{DiskExcess, Ending, Exit};
 use crate::event::KeeperId;
 use crate::gpus::GpuName;
@@ -73,6 +75,9 @@ pub(crate) struct Task {
     pid: u32,
     keeper: Option<KeeperId>,
     killing: Killing,
+    checks: Checks,
+    /// Why it is killed, if its health is why.
+    unhealthy: Option<String>,
     updates: Updates,
 }
 
@@ -103,6 +108,8 @@ impl Task {
             pid: 0,
             keeper: None,
             killing: Killing::default(),
+            checks: Checks::default(),
+            unhealthy: None,
             updates: Updates::default(),
         };
         task.report(TaskState::TaskStarting, None, "", None, turn);
@@ -133,6 +140,8 @@ impl Task {
             pid: saved.pid,
             keeper: saved.keeper,
             killing: Killing::restore(saved.kill_grace_ms, saved.excess),
+            checks: Checks::restore(saved.passed),
+            unhealthy: None,
             updates: Updates::restore(saved.pending),
         }
     }
@@ -156,6 +165,7 @@ impl Task {
             keeper: self.keeper,
             kill_grace_ms: self.killing.grace_ms(),
             excess: self.killing.excess(),
+            passed: self.checks.passed(),
             pending: self.updates.pending().cloned().collect(),
         }
     }
@@ -271,6 +281,34 @@ impl Task {
         } else {
             self.report(TaskState::TaskRunning, None, "", None, turn);
             self.save(false, turn);
+            self.checks.begin(&self.launch.checks, turn.now.uptime_ms);
+            self.tick(turn);
+        }
+    }
+
+    /// A probe of one of its checks is over.
+    pub(crate) fn probed(&mut self, check: usize, found: &Found, turn: &mut Turn<'_>) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        let checks = &self.launch.checks;
+        let now_ms = turn.now.uptime_ms;
+        let Some(news) = self.checks.heard(check, found, checks, now_ms) else {
+            return;
+        };
+        let words = news.words(&self.launch.checks);
+        let reason = match news.purpose {
+            Purpose::Health => Reason::ReasonTaskHealthCheckStatusUpdated,
+            Purpose::Value | Purpose::Readiness => Reason::ReasonTaskCheckStatusUpdated,
+        };
+        let mut update = self.update(Some(reason), &words, None, turn);
+        update.check = Some(Box::new(news.result));
+        self.updates.push_result(update);
+        if news.kill {
+            self.unhealthy = Some(words);
+            self.kill(self.launch.kill_grace_ms, turn);
+        } else {
+            self.save(false, turn);
         }
     }
 
@@ -300,6 +338,7 @@ impl Task {
     }
 
     pub(crate) fn kill(&mut self, grace_ms: u64, turn: &mut Turn<'_>) {
+        self.checks.end();
         let first = self.killing.ask(grace_ms, turn.now.uptime_ms);
         match self.phase {
             Phase::Ended => {}
@@ -329,8 +368,11 @@ impl Task {
     }
 
     /// It runs under a process id that may be news.
-    pub(crate) fn adopt(&mut self, pid: u32) {
+    pub(crate) fn adopt(&mut self, pid: u32, turn: &mut Turn<'_>) {
         self.pid = pid;
+        if !self.killed() {
+            self.checks.begin(&self.launch.checks, turn.now.uptime_ms);
+        }
     }
 
     pub(crate) fn tick(&mut self, turn: &mut Turn<'_>) {
@@ -339,6 +381,10 @@ impl Task {
         }
         if self.killing.take_due(turn.now.uptime_ms) {
             self.signal(Signal::Kill, turn);
+        }
+        for check in self.checks.take_due(turn.now.uptime_ms) {
+            let task = self.id.clone();
+            turn.act(Action::Probe { task, check });
         }
     }
 
@@ -364,6 +410,9 @@ impl Task {
         let kill = self
             .killing
             .due_ms()
+            .into_iter()
+            .chain(self.checks.due_ms())
+            .min()
             .filter(|_| self.phase == Phase::Running);
         let retry = if connected {
             self.updates.deadline_ms()
@@ -398,10 +447,14 @@ impl Task {
     pub(crate) fn end(&mut self, ending: &Ending, turn: &mut Turn<'_>) {
         assert!(self.phase != Phase::Ended, "a task ends once");
         self.phase = Phase::Ended;
+        let message = match &self.unhealthy {
+            Some(words) => format!("{words}. {}", ending.message),
+            None => ending.message.clone(),
+        };
         self.report(
             ending.state,
             ending.reason,
-            &ending.message,
+            &message,
             ending.exit_code,
             turn,
         );
@@ -443,10 +496,22 @@ impl Task {
             "nothing follows a terminal state"
         );
         self.state = state;
-        self.updates.push(StatusUpdate {
+        let update = self.update(reason, message, exit_code, turn);
+        self.updates.push(update);
+    }
+
+    /// An update that says how things are now.
+    fn update(
+        &self,
+        reason: Option<Reason>,
+        message: &str,
+        exit_code: Option<i32>,
+        turn: &mut Turn<'_>,
+    ) -> StatusUpdate {
+        StatusUpdate {
             task_id: self.id.to_string(),
             uuid: turn.uuid(),
-            state: state as i32,
+            state: self.state as i32,
             reason: reason.map(|r| r as i32),
             message: cut(message),
             timestamp_ms: turn.now.wall.0,
@@ -456,7 +521,9 @@ impl Task {
             exit_code,
             sandbox: self.sandbox.clone(),
             executor_id: executor_id(&self.launch).to_owned(),
-        });
+            healthy: self.checks.healthy(&self.launch.checks),
+            check: None,
+        }
     }
 }
 

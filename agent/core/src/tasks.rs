@@ -109,6 +109,9 @@ impl Tasks {
             Event::OverDisk { container, excess } => {
                 self.with_container(&container, turn, |task, turn| task.over_disk(excess, turn));
             }
+            Event::Probed { task, check, found } => {
+                self.with(&task, turn, |task, turn| task.probed(check, &found, turn));
+            }
             Event::Listing { keeper, containers } => self.listing(keeper, containers, turn),
             Event::Tick => self.tick(turn),
         }

@@ -41,6 +41,22 @@ impl Updates {
         self.queue.push_back(update);
     }
 
+    /// As [`Self::push`], in the place of an older result of the same check that still waits: so
+    /// the queue stays short however long nobody listens.
+    pub(crate) fn push_result(&mut self, update: StatusUpdate) {
+        let index = |update: &StatusUpdate| update.check.as_ref().map(|result| result.index);
+        let (wanted, sent) = (index(&update), usize::from(self.flight.is_some()));
+        match self
+            .queue
+            .iter_mut()
+            .skip(sent)
+            .find(|waits| index(waits) == wanted)
+        {
+            Some(older) => *older = update,
+            None => self.queue.push_back(update),
+        }
+    }
+
     pub(crate) fn pending(&self) -> impl Iterator<Item = &StatusUpdate> {
         self.queue.iter()
     }
@@ -91,6 +107,8 @@ impl Updates {
 
 #[cfg(test)]
 mod tests {
+    use gantry_wire::check::CheckResult;
+
     use super::*;
 
     fn update(n: u8) -> StatusUpdate {
@@ -98,6 +116,33 @@ mod tests {
             uuid: vec![n],
             ..StatusUpdate::default()
         }
+    }
+
+    #[test]
+    fn results_that_wait_are_replaced_by_newer_ones() {
+        let result = |n: u8, index: u32| StatusUpdate {
+            check: Some(Box::new(CheckResult {
+                index,
+                ..CheckResult::default()
+            })),
+            ..update(n)
+        };
+        let mut updates = Updates::default();
+        updates.push(update(1));
+        for (n, index) in [(2, 0), (3, 1), (4, 0)] {
+            updates.push_result(result(n, index));
+        }
+        let uuids = |updates: &Updates| -> Vec<u8> {
+            updates.pending().flat_map(|u| u.uuid.clone()).collect()
+        };
+        assert_eq!(uuids(&updates), [1, 4, 3]);
+        updates.due(0).unwrap();
+        assert!(updates.acknowledge(&[1]));
+        updates.due(0).unwrap();
+        updates.push_result(result(5, 0));
+        assert_eq!(uuids(&updates), [4, 3, 5], "what is on its way stays");
+        updates.push_result(result(6, 0));
+        assert_eq!(uuids(&updates), [4, 3, 6]);
     }
 
     #[test]

@@ -5,9 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use gantry_agent_core::{
-    Action, Checkpoint, DiskExcess, Event, Exit, KeeperId, Now, Seen, Signal, Stage, Tasks,
+    Action, Checkpoint, DiskExcess, Event, Exit, Found, KeeperId, Now, Seen, Signal, Stage, Tasks,
 };
 use gantry_wire::agent::{Launch, StatusUpdate};
+use gantry_wire::check::Check;
 use gantry_wire::ids::{ContainerId, TaskId};
 use gantry_wire::task::{Reason, TaskState};
 use gantry_wire::time::Millis;
@@ -56,6 +57,8 @@ struct World {
     connected: bool,
     uptime_ms: u64,
     minted: u64,
+    /// Asked for and not answered yet.
+    probes: BTreeSet<(TaskId, usize)>,
     crashed: bool,
     calm: bool,
 }
@@ -76,6 +79,7 @@ impl World {
             connected: false,
             uptime_ms: 0,
             minted: 0,
+            probes: BTreeSet::new(),
             crashed: false,
             calm: false,
         }
@@ -92,6 +96,9 @@ impl World {
 
     fn step(&mut self, event: Event) {
         match &event {
+            Event::Probed { task, check, .. } => {
+                self.probes.remove(&(task.clone(), *check));
+            }
             Event::Acknowledge { task, uuid } if self.in_flight.get(task) == Some(uuid) => {
                 self.in_flight.remove(task);
             }
@@ -153,6 +160,7 @@ impl World {
                 });
             }
             Action::Start { task } => self.start(&task),
+            Action::Probe { task, check } => self.probe(task, check),
             Action::Signal { container, signal } => self.signal(&container, signal),
             Action::Destroy { container } => {
                 assert!(
@@ -174,6 +182,19 @@ impl World {
             }
             Action::Send(update) => self.receive(update),
         }
+    }
+
+    fn probe(&mut self, task: TaskId, check: usize) {
+        assert!(self.probes.insert((task.clone(), check)), "two probes out");
+        let passed = self.calm || self.random.one_in(2);
+        let found = if passed || self.random.one_in(2) {
+            let value = if passed { 200 } else { 500 };
+            Found::Answer { value, passed }
+        } else {
+            let cause = "connection refused".to_owned();
+            Found::Nothing { cause }
+        };
+        self.events.push_back(Event::Probed { task, check, found });
     }
 
     fn is_task(&self, container: &ContainerId) -> bool {
@@ -278,6 +299,7 @@ impl World {
         self.connected = false;
         self.events.clear();
         self.in_flight.clear();
+        self.probes.clear();
         let over: Vec<TaskId> = self.coordinator.keys().cloned().collect();
         let over = over.into_iter().filter(|id| !self.disk.contains_key(id));
         self.tasks = Tasks::restore(self.disk.values().cloned().collect(), over);
@@ -322,9 +344,15 @@ impl World {
             0..=2 => {
                 let id = TaskId::parse(format!("t{}", self.launches.len())).unwrap();
                 let image = if self.random.one_in(2) { "img" } else { "" };
+                let check = Check {
+                    interval_ms: 5_000,
+                    failures_to_kill: 2,
+                    ..Check::default()
+                };
                 let launch = Launch {
                     task_id: id.to_string(),
                     image: image.into(),
+                    checks: vec![check; self.random.below(3)],
                     ..Launch::default()
                 };
                 self.launches.push((id.clone(), launch.clone()));

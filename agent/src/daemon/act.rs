@@ -11,6 +11,7 @@ use gantry_isolation::spec::ContainerId as KeeperContainer;
 use gantry_wire::ids::{ContainerId, TaskId};
 
 use super::{COLLECT_MS, Daemon};
+use crate::inbox::TaskRow;
 use crate::{container, sandboxes};
 
 /// signal(7).
@@ -35,6 +36,7 @@ impl Daemon {
                 }
             }
             Action::Start { task } => self.start(&task),
+            Action::Probe { task, check } => self.probe(task, check),
             Action::Signal { container, signal } => self.signal(&container, signal),
             Action::Release { task, container } => {
                 let sandbox = self
@@ -91,6 +93,14 @@ impl Daemon {
         sent.map_err(|error| crate::chain(&error))?;
         self.provision.handed_over(task);
         Ok(())
+    }
+
+    fn probe(&mut self, task: TaskId, index: usize) {
+        if let Some(view) = self.tasks.get(&task)
+            && let Some(check) = view.launch.checks.get(index)
+        {
+            self.prober.probe(task, index, check, TaskRow::from(view));
+        }
     }
 
     fn signal(&mut self, container: &ContainerId, signal: Signal) {

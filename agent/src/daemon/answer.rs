@@ -79,8 +79,9 @@ impl Daemon {
             let _ = order.started.send(Err(why));
             return;
         }
+        let (started, exited) = (order.started, order.exited);
         self.execs
-            .begin(session.clone(), order.started, order.exited);
+            .begin(session.clone(), started, exited, order.kept);
         let fds: Vec<_> = order.stdio.iter().map(|fd| fd.as_fd()).collect();
         let request = Request::Exec {
             exec: Box::new(order.spec),

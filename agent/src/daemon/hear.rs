@@ -53,6 +53,9 @@ impl Daemon {
             Event::Pulling { task, message } => self.step(Change::Pulling { task, message }),
             Event::Pulled { task, result } => self.pulled(task, result),
             Event::Attached { task, result } => self.attached(task, result),
+            Event::Probed { task, check, found } => {
+                self.step(Change::Probed { task, check, found });
+            }
             Event::Measured(measured) => self.measured(measured),
             Event::Ask(ask) => self.answer(ask),
             Event::StopTasks => self.stop_tasks(),

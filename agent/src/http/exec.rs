@@ -19,7 +19,6 @@ use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
-use gantry_image::Reference;
 use gantry_isolation::keeper::ExecSpec;
 use gantry_isolation::spec::{ContainerId, ExitStatus, User};
 use gantry_wire::task::TaskState;
@@ -33,7 +32,7 @@ use super::Server;
 use super::api::{self, Nested};
 use super::problem::Problem;
 use super::recordio::{self, Stream};
-use crate::container;
+use crate::execs;
 use crate::inbox::{Ask, Event, ExecOrder, TaskRow};
 
 /// Records between the pump and the client.
@@ -115,6 +114,7 @@ pub(super) async fn launch(
     let order = ExecOrder {
         spec,
         stdio,
+        kept: true,
         started,
         exited,
     };
@@ -219,12 +219,7 @@ async fn exec_spec(
     let Some(command) = launch.command else {
         return Err(Problem::BadRequest("Expecting 'command'".to_owned()));
     };
-    let image = match Reference::parse(&task.launch.image) {
-        Ok(reference) => server.store.local(&reference).await,
-        Err(_) => None,
-    };
-    let agent_id = server.facts.agent_id().unwrap_or_default();
-    let inside = container::inside(task.view(), agent_id, image.as_ref(), &server.node);
+    let inside = execs::inside(&server.store, &server.facts, &server.node, task).await;
     let mut env = inside.env;
     for variable in command.environment.iter().flat_map(|env| &env.variables) {
         env.retain(|(name, _)| *name != variable.name);

@@ -7,6 +7,7 @@
 
 mod agent;
 mod bridge;
+mod checks;
 mod coordinator;
 mod disk;
 mod exec;
@@ -49,6 +50,15 @@ const TESTS: &[Test] = &[
     (
         "survival::kill_9_at_random_moments",
         survival::kill_9_at_random_moments,
+    ),
+    (
+        "checks::the_unhealthy_are_killed",
+        checks::the_unhealthy_are_killed,
+    ),
+    ("checks::every_kind_of_probe", checks::every_kind_of_probe),
+    (
+        "checks::probes_that_say_nothing_or_never_end",
+        checks::probes_that_say_nothing_or_never_end,
     ),
     (
         "disk::what_is_over_is_ended_by_counting",
