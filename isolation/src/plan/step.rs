@@ -23,6 +23,15 @@ pub(crate) enum SlotLimit {
     With(CString),
 }
 
+impl fmt::Display for SlotLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes(bytes) => write!(f, "for {bytes} bytes"),
+            Self::With(dir) => write!(f, "within the limit of {}", dir.to_string_lossy()),
+        }
+    }
+}
+
 /// One step. Its `Display` is what a failure report says was being done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -249,13 +258,7 @@ impl fmt::Display for Step {
                 limit,
             } => {
                 let (parent, name) = (parent.to_string_lossy(), name.to_string_lossy());
-                write!(f, "make the slot {parent}/{name} ")?;
-                match limit {
-                    SlotLimit::Bytes(bytes) => write!(f, "for {bytes} bytes"),
-                    SlotLimit::With(dir) => {
-                        write!(f, "within the limit of {}", dir.to_string_lossy())
-                    }
-                }
+                write!(f, "make the slot {parent}/{name} {limit}")
             }
             Self::Overlay { lower, .. } => {
                 f.write_str("mount the root over ")?;

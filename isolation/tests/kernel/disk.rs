@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use gantry_isolation::disk::{Backend, DiskError, Quotas};
-use gantry_isolation::spec::{ContainerSpec, Ids, RootLimit};
+use gantry_isolation::spec::{ContainerSpec, Ids, Mount, MountKind, RootLimit};
 
 use crate::node::Node;
 
@@ -370,4 +370,73 @@ fn counting_enters_no_mount_and_follows_no_link() {
     run("umount", &[&bound]);
     // Less at most: the two directories are covered.
     assert!(during <= before, "{during} after {before}");
+}
+
+/// A volume that the host limits is limited inside, and takes nothing from the sandbox or the root.
+#[test]
+fn a_volume_holds_no_more_than_its_own_limit() {
+    let fs = Btrfs::new();
+    let backend = Backend::enable(&fs.path()).unwrap();
+    let mut node = Node::new();
+    for (number, ids) in [Ids::Host, Ids::Private].into_iter().enumerate() {
+        let volume = fs.path().join(format!("volume-{number}"));
+        backend.make(&volume, Some(8 * MIB)).unwrap();
+        let script = "cd /mnt/mesos/sandbox; head -c 30000000 /dev/zero > disk/a; \
+             head -c 30000000 /dev/zero > memory/a; stat -c %s memory/a; \
+             head -c 6000000 /dev/zero > /srv/b && head -c 30000000 /dev/zero > c && echo beside";
+        let mut spec = limited(&fs, &node, &format!("c{number}"), script);
+        spec.ids = ids;
+        spec.mounts = vec![
+            Mount::bind(&volume, "/mnt/mesos/sandbox/disk", false),
+            Mount {
+                target: "/mnt/mesos/sandbox/memory".into(),
+                read_only: false,
+                kind: MountKind::Tmpfs {
+                    bytes: 4 * MIB,
+                    mode: 0o755,
+                },
+            },
+        ];
+        let ended = node.run(&spec);
+        let wanted = format!("{}\nbeside\n", 4 * MIB);
+        assert_eq!(ended.stdout, wanted, "{ended:?}");
+        assert!(ended.stderr.contains("Disk quota exceeded"), "{ended:?}");
+        assert!(ended.stderr.contains("No space left"), "{ended:?}");
+        fs.sync();
+        assert!(backend.usage(&volume).unwrap().bytes <= 8 * MIB);
+        backend.remove(&volume).unwrap();
+    }
+}
+
+/// What is no disk is memory, and that has a limit: bytes as well as files without any.
+#[test]
+fn every_place_in_memory_counts_against_the_memory_limit() {
+    let mut node = Node::new();
+    let places = ["/tmp", "/run", "/dev", "/dev/shm"];
+    let much = places.map(|place| format!("head -c 100000000 /dev/zero > {place}/file"));
+    let many = places.map(|place| format!("cd {place}; seq 200000 | xargs touch"));
+    for (number, script) in much.into_iter().chain(many).enumerate() {
+        let mut spec = node.shell(&format!("c{number}"), &format!("{script}; exit 3"));
+        spec.limits.memory_bytes = Some(32 * MIB);
+        spec.shm_bytes = Some(1 << 30);
+        let ended = node.run(&spec);
+        assert!(ended.oom_killed, "{script}: {ended:?}");
+    }
+}
+
+#[test]
+fn message_queues_are_few() {
+    let mut node = Node::new();
+    let script = "import os\nmade = 0\ntry:\n    for made in range(100000):\n        \
+         os.close(os.open(f'/dev/mqueue/{made}', os.O_CREAT | os.O_RDWR))\n\
+         except OSError as e:\n    print(made, e.strerror)";
+    let spec = node.native("c1", &["python3", "-c", script]);
+    let ended = node.run(&spec);
+    let (made, why) = ended.stdout.split_once(' ').unwrap();
+    // `fs.mqueue.queues_max` of mq_overview(7), of each namespace, or what the user may have.
+    assert!(made.parse::<u32>().unwrap() <= 256, "{ended:?}");
+    assert!(
+        why.starts_with("No space left") || why.starts_with("Too many"),
+        "{ended:?}"
+    );
 }
