@@ -2,7 +2,7 @@
 //! and be gone after they are stopped; in between, the memory that each costs beside its own command.
 //!
 //! Memory is the proportional set size (`smaps_rollup`) of the processes that are not the
-//! container's: ours are the keeper, its sweeper and one PID 1 for each container; containerd's is
+//! container's: ours are the keeper, its sweeper and outlet, and one PID 1 for each container; containerd's is
 //! the shim of each (containerd itself is left out, as our agent is, which holds no process, pipe or
 //! thread for a container). The kernel's memory for namespaces and cgroups is about the same for all.
 
@@ -97,12 +97,13 @@ fn ours(dir: &std::path::Path, count: usize) -> anyhow::Result<Vec<Row>> {
     lost_none(&mut keeper, count)?;
 
     let keeper_pid = parent_of(running.first().context("nothing runs")?.1)?;
-    let sweeper = sweeper_of(keeper_pid)?;
+    let sweeper = helper_of(keeper_pid, "gantry-sweeper")?;
+    let outlet = helper_of(keeper_pid, "gantry-outlet")?;
     let mut samples = Vec::with_capacity(count + 2);
     for pid in running.iter().map(|(_, pid)| *pid) {
         samples.push(pss_kb(pid)?);
     }
-    let shared = pss_kb(keeper_pid)? + pss_kb(sweeper)?;
+    let shared = pss_kb(keeper_pid)? + pss_kb(sweeper)? + pss_kb(outlet)?;
     samples.extend([shared]);
 
     lost_none(&mut keeper, count)?;
@@ -155,13 +156,13 @@ fn parent_of(pid: i32) -> anyhow::Result<i32> {
     Ok(line.context("no PPid")?.trim().parse()?)
 }
 
-fn sweeper_of(keeper: i32) -> anyhow::Result<i32> {
+fn helper_of(keeper: i32, wanted: &str) -> anyhow::Result<i32> {
     let children = std::fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children"))?;
     for child in children.split_whitespace() {
         let name = std::fs::read_to_string(format!("/proc/{child}/comm")).unwrap_or_default();
-        if name.trim() == "gantry-sweeper" {
+        if name.trim() == wanted {
             return Ok(child.parse()?);
         }
     }
-    anyhow::bail!("the keeper has no sweeper")
+    anyhow::bail!("the keeper has no child {wanted}")
 }

@@ -108,6 +108,12 @@ impl CapSet {
         self.0
     }
 
+    /// The set and capability `number`, if there can be one of that number.
+    #[must_use]
+    pub fn with(self, number: u32) -> Self {
+        Self(self.0 | 1_u64.checked_shl(number).unwrap_or(0))
+    }
+
     /// The set less capability `number`.
     pub fn without(self, number: u32) -> Self {
         Self(self.0 & !(1 << number))

@@ -6,8 +6,8 @@
 //!
 //! A container's life in it:
 //! ```text
-//! Start ──> Starting ──exec──> Running ──pidfd──> Exited ──Forget──> Removing ──swept──> (gone)
-//!              └──report──> Failing ──pidfd──────────────────────────────┘ then StartFailed
+//! Start ──> Starting ──exec──> Running ──pidfd──> Draining ──outlet──> Exited ──Forget──> Removing ──swept──> (gone)
+//!              └──report──> Failing ──pidfd───────────────────────────────────────────────┘ then StartFailed
 //! ```
 
 pub mod client;
@@ -20,6 +20,7 @@ mod filters;
 mod host;
 mod ids;
 mod launch;
+mod outlet;
 mod output;
 pub mod packet;
 pub mod protocol;

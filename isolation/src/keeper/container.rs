@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use super::ids::Users;
-use super::output::Pump;
+use super::outlet::Streams;
 use super::protocol::{Listed, ListedState};
 use super::slots;
 use crate::cgroup::{Group, kill_group};
@@ -84,6 +84,11 @@ pub(super) enum Phase {
     Starting(Setup),
     Running,
     Failing(Failure),
+    /// It ended, and what it wrote last is on its way to the files.
+    Draining {
+        status: ExitStatus,
+        oom_killed: bool,
+    },
     Exited {
         status: ExitStatus,
         oom_killed: bool,
@@ -101,8 +106,9 @@ pub(super) struct Container {
     pub(super) phase: Phase,
     /// Where our PID 1 writes the command's end, if there is one.
     pub(super) status_pipe: Option<OwnedFd>,
-    /// stdout and stderr.
-    pub(super) pumps: [Option<Pump>; 2],
+    /// stdout and stderr, until the outlet has them.
+    pub(super) streams: Option<Streams>,
+    /// Bytes of them that could not be written.
     pub(super) dropped_bytes: u64,
     pub(super) group: Group,
     /// Whether every process stands still.
@@ -132,23 +138,18 @@ pub(super) fn reap(pidfd: BorrowedFd<'_>) -> Option<ExitStatus> {
 }
 
 impl Container {
-    /// The child ended: takes its status and the rest of its output.
-    pub(super) fn ended(&mut self, own: ExitStatus, null: BorrowedFd<'_>) {
+    /// The child ended: takes its status.
+    pub(super) fn ended(&mut self, own: ExitStatus) {
         if let Phase::Starting(setup) = &self.phase
             && let Verdict::Failed(failure) = setup.verdict()
         {
             self.phase = Phase::Failing(failure);
         }
-        for pump in self.pumps.iter_mut().filter_map(Option::take) {
-            let mut pump = pump;
-            pump.finish(null);
-            self.dropped_bytes += pump.dropped_bytes();
-        }
         if matches!(self.phase, Phase::Failing(_)) {
             return;
         }
         let status = self.command_status().unwrap_or(own);
-        self.phase = Phase::Exited {
+        self.phase = Phase::Draining {
             status,
             oom_killed: self.group.oom_kills() > 0,
         };
@@ -183,19 +184,18 @@ impl Container {
     pub(super) fn listed(&self) -> Option<Listed> {
         let state = match &self.phase {
             Phase::Starting(_) | Phase::Failing(_) => ListedState::Starting,
-            Phase::Running => ListedState::Running { pid: self.pid },
+            Phase::Running | Phase::Draining { .. } => ListedState::Running { pid: self.pid },
             Phase::Exited { status, oom_killed } => ListedState::Exited {
                 status: *status,
                 oom_killed: *oom_killed,
             },
             Phase::Removing(_) => return None,
         };
-        let live: u64 = self.pumps.iter().flatten().map(Pump::dropped_bytes).sum();
         Some(Listed {
             id: self.id.clone(),
             state,
             frozen: self.frozen && matches!(self.phase, Phase::Running),
-            dropped_output_bytes: self.dropped_bytes + live,
+            dropped_output_bytes: self.dropped_bytes,
             layer: self.layer(),
         })
     }

@@ -17,7 +17,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 
 use super::ids::UserPool;
-use super::{host, launch, server, sweeper};
+use super::{host, launch, outlet, server, sweeper};
 use crate::cgroup::{self, CgroupError};
 use crate::child::{FIRST_FREE_FD, KEEPER_IGNORES};
 use crate::sys::{self, Cloned};
@@ -164,11 +164,12 @@ fn daemon(options: &Options, lock: OwnedFd, readiness: OwnedFd) -> Result<ExitCo
     let mut facts = host::facts(&options.cgroup_parent);
     cgroup::prepare_parent(&mut facts.hierarchies, &options.cgroup_parent)?;
     let sweeper = sweeper::Sweeper::start().map_err(call("start the sweeper"))?;
+    let outlet = outlet::Outlet::start().map_err(call("start the outlet"))?;
     let listener = listen(&options.dir)?;
     let mut keeper = server::Keeper::new(
         facts,
         listener,
-        sweeper,
+        (sweeper, outlet),
         nofile,
         UserPool::new(&options.dir),
     )

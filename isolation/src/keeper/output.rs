@@ -1,18 +1,23 @@
 //! One output stream of a container: from its pipe to its file by `splice(2)`, so that no byte is
-//! copied through the keeper, with rotation by size.
+//! copied through a process, with rotation by size.
+//!
+//! Any call on the pipe or the file may block for as long as a container likes: whoever writes holds
+//! the pipe's and the file's lock meanwhile, also while its memory is fetched from somewhere slow. So
+//! all of this runs in [`super::outlet`], never in the keeper.
 //!
 //! It deliberately knows nothing of lines. The files lie in a directory that the container can
 //! write to, so a name there is never trusted: files are made with `O_EXCL | O_NOFOLLOW` and
 //! written through the descriptor that was made (Nomad's CVE-2026-6959). Invariant: a full disk
-//! costs output, which is counted, and never blocks the container or spins the keeper.
+//! costs output, which is counted, and never blocks the container or spins.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::pipe::{SpliceFlags, splice};
+use serde::{Deserialize, Serialize};
 
 /// Bytes moved per turn of the event loop, so that one loud container cannot starve the others.
 const TURN_BYTES: usize = 1 << 20;
@@ -31,7 +36,7 @@ pub(super) enum Turn {
 }
 
 /// When and how often files are rotated.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Rotation {
     /// 0 never rotates.
     pub(super) max_bytes: u64,
@@ -39,7 +44,7 @@ pub(super) struct Rotation {
     pub(super) keep: u32,
     /// Whose the files are, where the container's users are none of the host's: a user that it does
     /// not have, so that it cannot open them for writing. Whoever writes to a file holds up whoever
-    /// else does, and that is the one thread of the keeper.
+    /// else does.
     pub(super) owner: Option<u32>,
 }
 
@@ -57,9 +62,12 @@ impl Rotation {
 #[derive(Debug)]
 pub(super) struct Pump {
     pipe: OwnedFd,
-    dir: Rc<OwnedFd>,
+    dir: Arc<OwnedFd>,
     name: &'static str,
+    /// None: the next byte makes a new one.
     file: Option<OwnedFd>,
+    /// Whether what has the name is still to be opened.
+    unopened: bool,
     offset: u64,
     rotation: Rotation,
     dropped_bytes: u64,
@@ -71,41 +79,80 @@ pub(super) fn open_dir(path: &Path) -> Result<OwnedFd, Errno> {
     rustix::fs::open(path, flags, Mode::empty())
 }
 
+/// The files of both streams, as their pumps need them.
+pub(super) const NAMES: [&str; 2] = ["stdout", "stderr"];
+
+/// A file to go on with where it ends, and that place. What is there but no regular file that may be
+/// written at once is replaced.
+pub(super) fn open_file(
+    dir: &OwnedFd,
+    name: &str,
+    rotation: Rotation,
+) -> Result<(OwnedFd, u64), Errno> {
+    // Non-blocking: somebody may have put a FIFO there, or hold a lease.
+    let flags =
+        OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    match rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o644)) {
+        Ok(file) => {
+            let stat = rustix::fs::fstat(&file)?;
+            if !FileType::from_raw_mode(stat.st_mode).is_file() {
+                return Ok((make_file(dir, name, rotation)?, 0));
+            }
+            rotation.own(&file)?;
+            Ok((file, u64::try_from(stat.st_size).unwrap_or(0)))
+        }
+        Err(Errno::LOOP | Errno::NXIO | Errno::ISDIR | Errno::AGAIN | Errno::TXTBSY) => {
+            Ok((make_file(dir, name, rotation)?, 0))
+        }
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Makes the file anew; whatever has its name is removed, not followed.
+fn make_file(dir: &OwnedFd, name: &str, rotation: Rotation) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    for _ in 0..MAX_TRIES {
+        match rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o644)) {
+            Ok(file) => {
+                rotation.own(&file)?;
+                return Ok(file);
+            }
+            Err(Errno::EXIST) => clear_name(dir, name),
+            Err(errno) => return Err(errno),
+        }
+    }
+    Err(Errno::EXIST)
+}
+
+fn clear_name(dir: &OwnedFd, name: &str) {
+    // The next attempt to make the file tells whether either worked.
+    if rustix::fs::unlinkat(dir, name, AtFlags::empty()).is_err() {
+        let _ = rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR);
+    }
+}
+
 impl Pump {
-    /// A stream that goes on where a regular file of that name ends.
+    /// A stream that goes on at the end of `file`, which was opened a moment ago; without one, at the
+    /// first byte, in the file that has its name, or a new one.
     pub(super) fn new(
         pipe: OwnedFd,
-        dir: Rc<OwnedFd>,
+        dir: Arc<OwnedFd>,
         name: &'static str,
         rotation: Rotation,
-    ) -> Result<Self, Errno> {
-        let mut pump = Self {
+        file: Option<OwnedFd>,
+    ) -> Self {
+        let stat = file.as_ref().and_then(|file| rustix::fs::fstat(file).ok());
+        let end = stat.and_then(|stat| u64::try_from(stat.st_size).ok());
+        Self {
             pipe,
             dir,
             name,
-            file: None,
-            offset: 0,
+            unopened: end.is_none(),
+            file,
+            offset: end.unwrap_or(0),
             rotation,
             dropped_bytes: 0,
-        };
-        // Non-blocking: somebody may have put a FIFO there.
-        let flags =
-            OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        match rustix::fs::openat(&*pump.dir, name, flags, Mode::from_raw_mode(0o644)) {
-            Ok(file) => {
-                let stat = rustix::fs::fstat(&file)?;
-                if FileType::from_raw_mode(stat.st_mode).is_file() {
-                    pump.rotation.own(&file)?;
-                    pump.offset = u64::try_from(stat.st_size).unwrap_or(0);
-                    pump.file = Some(file);
-                } else {
-                    pump.make_file()?;
-                }
-            }
-            Err(Errno::LOOP | Errno::NXIO | Errno::ISDIR) => pump.make_file()?,
-            Err(errno) => return Err(errno),
         }
-        Ok(pump)
     }
 
     /// To wait on.
@@ -148,6 +195,10 @@ impl Pump {
 
     fn take_once(&mut self, budget: usize) -> Result<usize, Errno> {
         let max = self.rotation.max_bytes;
+        if self.unopened {
+            let (file, offset) = open_file(&self.dir, self.name, self.rotation)?;
+            (self.file, self.offset, self.unopened) = (Some(file), offset, false);
+        }
         if self.file.is_none() || (max > 0 && self.offset >= max) {
             self.rotate()?;
         }
@@ -187,31 +238,8 @@ impl Pump {
             let _ = rustix::fs::renameat(&*self.dir, self.name, &*self.dir, numbered(1));
         }
         self.file = None;
-        self.make_file()
-    }
-
-    /// Makes the file anew; whatever has its name is removed, not followed.
-    fn make_file(&mut self) -> Result<(), Errno> {
-        let flags =
-            OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        for _ in 0..MAX_TRIES {
-            match rustix::fs::openat(&*self.dir, self.name, flags, Mode::from_raw_mode(0o644)) {
-                Ok(file) => {
-                    self.rotation.own(&file)?;
-                    (self.file, self.offset) = (Some(file), 0);
-                    return Ok(());
-                }
-                Err(Errno::EXIST) => self.clear_name(),
-                Err(errno) => return Err(errno),
-            }
-        }
-        Err(Errno::EXIST)
-    }
-
-    fn clear_name(&self) {
-        // The next attempt to make the file tells whether either worked.
-        if rustix::fs::unlinkat(&*self.dir, self.name, AtFlags::empty()).is_err() {
-            let _ = rustix::fs::unlinkat(&*self.dir, self.name, AtFlags::REMOVEDIR);
-        }
+        let made = make_file(&self.dir, self.name, self.rotation)?;
+        (self.file, self.offset) = (Some(made), 0);
+        Ok(())
     }
 }

@@ -15,8 +15,9 @@ use crate::spec::{ContainerId, ContainerSpec, ExitStatus, Limits, User};
 pub const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 /// Longest JSON text sent in the packet itself; well below the default `SO_SNDBUF`.
 pub const MAX_INLINE_BYTES: usize = 64 * 1024;
-/// Descriptors in one packet: a memfd and the three of `Exec`.
-pub const MAX_FDS: usize = 4;
+/// Descriptors in one packet: two pipes, their files and directory for the outlet; a request has up to
+/// four, a memfd and the three of `Exec`.
+pub const MAX_FDS: usize = 5;
 
 /// What a client asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,6 +14,7 @@ pub(super) use poll::{Poll, Token};
 use std::collections::BTreeMap;
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use rustix::event::epoll::EventFlags;
 use rustix::fs::{Mode, OFlags};
@@ -28,15 +29,17 @@ use super::errand::Errand;
 use super::exec::{PidNamespace, Session, Sessions};
 use super::filters::Filters;
 use super::ids::UserPool;
-use super::output::Turn;
+use super::outlet::Outlet;
 use super::protocol::Event;
 use super::slots::Slots;
-use super::sweeper::{Job, Sweeper};
+use super::sweeper::{Job, Sweeper, Swept};
 use crate::cgroup;
 use crate::plan::HostFacts;
 
 /// Containers at once, ended ones that nobody has forgotten included.
 const MAX_CONTAINERS: usize = 8192;
+/// How long until a sweeper or outlet that could not be started is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// The keeper.
 #[derive(Debug)]
@@ -55,6 +58,7 @@ pub(super) struct Keeper {
     users: UserPool,
     filters: Filters,
     sweeper: Sweeper,
+    outlet: Outlet,
     stopping: bool,
 }
 
@@ -63,13 +67,14 @@ impl Keeper {
     pub(super) fn new(
         facts: HostFacts,
         listener: OwnedFd,
-        sweeper: Sweeper,
+        (sweeper, outlet): (Sweeper, Outlet),
         nofile: Rlimit,
         users: UserPool,
     ) -> Result<Self, Errno> {
         let poll = Poll::new()?;
         poll.add(listener.as_fd(), Token::Listener, EventFlags::IN)?;
         watch_sweeper(&poll, &sweeper)?;
+        watch_outlet(&poll, &outlet)?;
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         Ok(Self {
             facts,
@@ -86,6 +91,7 @@ impl Keeper {
             users,
             filters: Filters::new(),
             sweeper,
+            outlet,
             stopping: false,
         })
     }
@@ -93,9 +99,27 @@ impl Keeper {
     /// Serves until told to stop.
     pub(super) fn serve(&mut self) -> Result<(), Errno> {
         loop {
-            for token in self.poll.wait()? {
+            let lost = self.outlet.is_gone() || self.sweeper.is_gone();
+            let most = self.outlet.wait(Instant::now());
+            let most = if lost {
+                Some(most.map_or(RETRY, |most| most.min(RETRY)))
+            } else {
+                most
+            };
+            for token in self.poll.wait(most)? {
                 self.handle(token);
             }
+            for serial in self.outlet.overdue(Instant::now()) {
+                eprintln!("the last output of container {serial} is not waited for any longer");
+                self.drained(serial);
+            }
+            if self.outlet.is_gone() {
+                self.start_outlet();
+            }
+            if self.sweeper.is_gone() {
+                self.start_sweeper();
+            }
+            self.outlet.flush(&self.poll);
             self.clients.settle(&self.poll);
             if self.stopping && self.finished() {
                 return Ok(());
@@ -147,12 +171,13 @@ impl Keeper {
             }
             Token::Report(serial) => self.reported(serial),
             Token::Exit(serial) => self.exited(serial),
-            Token::Output(serial, stream) => self.output(serial, stream),
             Token::SessionReport(serial) => self.session_reported(serial),
             Token::SessionExit(serial) => self.session_exited(serial),
             Token::Errand(serial) => self.errand_ended(serial),
             Token::Sweeper => self.swept(),
             Token::SweeperExit => self.sweeper_died(),
+            Token::Outlet => self.output(),
+            Token::OutletExit => self.outlet_died(),
         }
     }
 
@@ -204,7 +229,11 @@ impl Keeper {
         let Some(container) = self.containers.by_serial.get_mut(&serial) else {
             return;
         };
-        if matches!(container.phase, Phase::Exited { .. } | Phase::Removing(_)) {
+        let over = matches!(
+            container.phase,
+            Phase::Draining { .. } | Phase::Exited { .. } | Phase::Removing(_)
+        );
+        if over {
             return;
         }
         let Some(own) = reap(container.pidfd.as_fd()) else {
@@ -212,25 +241,34 @@ impl Keeper {
         };
         self.poll.remove(container.pidfd.as_fd());
         container.kill_rest();
-        container.ended(own, self.null.as_fd());
-        match &container.phase {
-            Phase::Exited { status, oom_killed } => {
-                let (status, oom_killed) = (*status, *oom_killed);
-                let id = container.id.clone();
-                self.clients.broadcast(&Event::Exited {
-                    id,
-                    status,
-                    oom_killed,
-                });
-                if self.stopping {
-                    self.remove(serial, None);
-                }
-            }
-            Phase::Failing(failure) => {
-                let failure = failure.clone();
-                self.remove(serial, Some(failure));
-            }
-            Phase::Starting(_) | Phase::Running | Phase::Removing(_) => {}
+        container.ended(own);
+        if let Phase::Failing(failure) = &container.phase {
+            let failure = failure.clone();
+            // Nobody waits for it.
+            self.outlet.finish(serial, Instant::now());
+            self.remove(serial, Some(failure));
+        } else if !self.outlet.finish(serial, Instant::now()) {
+            self.drained(serial);
+        }
+    }
+
+    /// All that an ended container wrote is in its files: its exit can be told.
+    fn drained(&mut self, serial: u64) {
+        let Some(container) = self.containers.by_serial.get_mut(&serial) else {
+            return;
+        };
+        let Phase::Draining { status, oom_killed } = container.phase else {
+            return;
+        };
+        container.phase = Phase::Exited { status, oom_killed };
+        let id = container.id.clone();
+        self.clients.broadcast(&Event::Exited {
+            id,
+            status,
+            oom_killed,
+        });
+        if self.stopping {
+            self.remove(serial, None);
         }
     }
 
@@ -250,10 +288,15 @@ impl Keeper {
     }
 
     fn swept(&mut self) {
-        // When the sweeper is gone, its pidfd says so, too.
-        let Ok(Some(swept)) = self.sweeper.answer() else {
-            return;
-        };
+        match self.sweeper.answer() {
+            Ok(Some(swept)) => self.removed(swept),
+            // Its pidfd says the rest.
+            Ok(None) => self.poll.remove(self.sweeper.socket()),
+            Err(_) => {}
+        }
+    }
+
+    fn removed(&mut self, swept: Swept) {
         for failure in &swept.failures {
             eprintln!("{failure}");
         }
@@ -280,7 +323,16 @@ impl Keeper {
         if reap(self.sweeper.pidfd()).is_none() {
             return;
         }
+        self.poll.remove(self.sweeper.pidfd());
         eprintln!("the sweeper ended; another is started");
+        if let Some(job) = self.sweeper.lose() {
+            let given_up = Swept::given_up(&job);
+            self.removed(given_up);
+        }
+        self.start_sweeper();
+    }
+
+    fn start_sweeper(&mut self) {
         let restarted = self
             .sweeper
             .restart()
@@ -290,17 +342,36 @@ impl Keeper {
         }
     }
 
-    fn output(&mut self, serial: u64, stream: usize) {
-        let Some(container) = self.containers.by_serial.get_mut(&serial) else {
+    fn output(&mut self) {
+        // When the outlet is gone, its pidfd says so, too.
+        let Some(word) = self.outlet.hear(&self.poll) else {
             return;
         };
-        let Some(slot) = container.pumps.get_mut(stream) else {
+        if let Some(container) = self.containers.by_serial.get_mut(&word.serial) {
+            container.dropped_bytes = word.dropped_bytes;
+        }
+        if word.drained {
+            self.drained(word.serial);
+        }
+    }
+
+    fn outlet_died(&mut self) {
+        if reap(self.outlet.pidfd()).is_none() {
             return;
-        };
-        let Some(pump) = slot else { return };
-        if pump.turn(self.null.as_fd()) == Turn::Closed {
-            container.dropped_bytes += pump.dropped_bytes();
-            *slot = None;
+        }
+        eprintln!("the outlet ended; another is started");
+        self.poll.remove(self.outlet.pidfd());
+        self.outlet.lose();
+        self.start_outlet();
+    }
+
+    fn start_outlet(&mut self) {
+        let restarted = self
+            .outlet
+            .restart()
+            .and_then(|()| watch_outlet(&self.poll, &self.outlet));
+        if let Err(errno) = restarted {
+            eprintln!("start the outlet: {errno}");
         }
     }
 
@@ -358,4 +429,9 @@ impl Keeper {
 fn watch_sweeper(poll: &Poll, sweeper: &Sweeper) -> Result<(), Errno> {
     poll.add(sweeper.socket(), Token::Sweeper, EventFlags::IN)?;
     poll.add(sweeper.pidfd(), Token::SweeperExit, EventFlags::IN)
+}
+
+fn watch_outlet(poll: &Poll, outlet: &Outlet) -> Result<(), Errno> {
+    poll.add(outlet.socket(), Token::Outlet, EventFlags::IN)?;
+    poll.add(outlet.pidfd(), Token::OutletExit, EventFlags::IN)
 }

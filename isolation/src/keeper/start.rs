@@ -15,7 +15,8 @@ use super::Slot;
 use super::container::{Container, Failure, Phase, Setup};
 use super::exec::PidNamespace;
 use super::ids::Users;
-use super::output::{Pump, Rotation, open_dir};
+use super::outlet::Streams;
+use super::output::{NAMES, Rotation, open_dir, open_file};
 use crate::cgroup::{self, Group, remove_group};
 use crate::child::{self, Handed};
 use crate::device::{self, DeviceError};
@@ -95,15 +96,15 @@ pub(super) fn start(
     let terminal = came(spec.terminal, "terminal")?;
     // The first number that its view of the sandbox does not have.
     let owner = (spec.ids != Ids::Host).then_some(USERS);
-    let streams = Streams::new(&spec.output, owner).map_err(failed("open the output files"))?;
+    let (streams, write_ends) =
+        streams(&spec.output, owner).map_err(failed("open the output files"))?;
     let (report, report_end) = message_pipe().map_err(failed("make a pipe"))?;
     let shares_processes = !own_processes(&spec.namespaces);
     let (status, status_end) = status_pipe(spec.init && !shares_processes)?;
     let unified = make_unified(context.facts, &group)?;
     let null = context.null.as_fd();
     let terminal = terminal.as_ref().map(AsFd::as_fd);
-    let [stdout, stderr] = streams
-        .write_ends
+    let [stdout, stderr] = write_ends
         .each_ref()
         .map(|end| end.as_ref().map(AsFd::as_fd).or(terminal).unwrap_or(null));
     let handed = Handed {
@@ -135,7 +136,7 @@ pub(super) fn start(
         pidfd,
         phase: Phase::Starting(Setup::new(report, plan)),
         status_pipe: status,
-        pumps: streams.pumps,
+        streams,
         dropped_bytes: 0,
         group,
         frozen: false,
@@ -181,40 +182,30 @@ fn remove_unified(group: &Group) {
     }
 }
 
-/// Both output streams: the container's ends and ours.
-struct Streams {
-    write_ends: [Option<OwnedFd>; 2],
-    pumps: [Option<Pump>; 2],
-}
-
-impl Streams {
-    fn new(output: &Output, owner: Option<u32>) -> Result<Self, Errno> {
-        let Output::Files {
-            dir,
-            max_bytes,
-            keep,
-        } = output
-        else {
-            return Ok(Self {
-                write_ends: [None, None],
-                pumps: [None, None],
-            });
-        };
-        let dir = Rc::new(open_dir(dir)?);
-        let rotation = Rotation {
-            max_bytes: *max_bytes,
-            keep: *keep,
-            owner,
-        };
-        let stream = |name| -> Result<(OwnedFd, Pump), Errno> {
-            let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-            Ok((write, Pump::new(read, Rc::clone(&dir), name, rotation)?))
-        };
-        let (stdout, stdout_pump) = stream("stdout")?;
-        let (stderr, stderr_pump) = stream("stderr")?;
-        Ok(Self {
-            write_ends: [Some(stdout), Some(stderr)],
-            pumps: [Some(stdout_pump), Some(stderr_pump)],
-        })
-    }
+/// Both output streams: ours, and the container's ends.
+fn streams(
+    output: &Output,
+    owner: Option<u32>,
+) -> Result<(Option<Streams>, [Option<OwnedFd>; 2]), Errno> {
+    let Output::Files {
+        dir,
+        max_bytes,
+        keep,
+    } = output
+    else {
+        return Ok((None, [None, None]));
+    };
+    let dir = open_dir(dir)?;
+    let rotation = Rotation {
+        max_bytes: *max_bytes,
+        keep: *keep,
+        owner,
+    };
+    // Nobody else is in the directory yet, so this waits for nobody.
+    let open = |name| open_file(&dir, name, rotation).map(|(file, _)| file);
+    let files = [open(NAMES[0])?, open(NAMES[1])?];
+    let (stdout, stdout_end) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (stderr, stderr_end) = pipe_with(PipeFlags::CLOEXEC)?;
+    let streams = Streams::new(dir, [stdout, stderr], files, rotation);
+    Ok((Some(streams), [Some(stdout_end), Some(stderr_end)]))
 }

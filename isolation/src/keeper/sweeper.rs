@@ -1,10 +1,11 @@
 //! Removing what ended containers leave (cgroups, files), in a process of its own, so that a busy
 //! directory or a big tree never delays a start or an exit.
 //!
-//! It deliberately removes only what a job names. Invariant: a job is forgotten only when its answer
-//! came; if the sweeper dies, a new one gets every unanswered job again (removing twice is harmless).
+//! It deliberately removes only what a job names. If the sweeper dies, a new one gets every unanswered
+//! job again (removing twice is harmless). Invariant: a job is forgotten only when its answer came, or
+//! when so many sweepers died at it that it is left to the next start of a keeper.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -21,6 +22,8 @@ use crate::sys::{self, Cloned, clone_flags};
 
 /// Jobs on their way at once; the rest wait in the map. A seqpacket socket holds at least as many.
 const MAX_IN_FLIGHT: usize = 32;
+/// Sweepers that may die at one job.
+const MAX_TRIES: u32 = 3;
 
 /// What to remove.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -46,14 +49,40 @@ pub(super) struct Swept {
     pub(super) failures: Vec<String>,
 }
 
+impl Swept {
+    /// Of a job that no sweeper survives.
+    pub(super) fn given_up(job: &Job) -> Self {
+        let parts = job.groups.iter().chain(&job.slot).chain(&job.remove);
+        let parts: Vec<_> = parts.map(|path| path.display().to_string()).collect();
+        let what = parts.join(", ");
+        Self {
+            serial: job.serial,
+            slot: None,
+            failures: vec![format!(
+                "{MAX_TRIES} sweepers ended while removing {what}: left to the next start"
+            )],
+        }
+    }
+}
+
 /// The keeper's end.
 #[derive(Debug)]
 pub(super) struct Sweeper {
     socket: OwnedFd,
     pidfd: OwnedFd,
-    /// Every job without an answer; true once sent.
-    jobs: BTreeMap<u64, (Job, bool)>,
-    in_flight: usize,
+    /// Every job without an answer.
+    jobs: BTreeMap<u64, Waiting>,
+    /// Those that were sent, in order: the sweeper is at the first.
+    in_flight: VecDeque<u64>,
+    gone: bool,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    job: Job,
+    sent: bool,
+    /// Sweepers that died at it.
+    tries: u32,
 }
 
 impl Sweeper {
@@ -73,7 +102,8 @@ impl Sweeper {
                 socket,
                 pidfd: pidfd.ok_or(Errno::BADF)?,
                 jobs: BTreeMap::new(),
-                in_flight: 0,
+                in_flight: VecDeque::new(),
+                gone: false,
             }),
         }
     }
@@ -90,7 +120,12 @@ impl Sweeper {
 
     /// Takes a job.
     pub(super) fn submit(&mut self, job: Job) {
-        self.jobs.insert(job.serial, (job, false));
+        let waiting = Waiting {
+            job,
+            sent: false,
+            tries: 0,
+        };
+        self.jobs.insert(waiting.job.serial, waiting);
         self.flush();
     }
 
@@ -100,12 +135,13 @@ impl Sweeper {
     }
 
     fn flush(&mut self) {
-        let waiting = self.jobs.values_mut().filter(|(_, sent)| !*sent);
-        for (job, sent) in waiting.take(MAX_IN_FLIGHT.saturating_sub(self.in_flight)) {
+        let room = MAX_IN_FLIGHT.saturating_sub(self.in_flight.len());
+        let waiting = self.jobs.values_mut().filter(|waiting| !waiting.sent);
+        for waiting in waiting.take(room) {
             // A dead sweeper's jobs are sent again to its successor.
-            if packet::send(self.socket.as_fd(), job, &[]).is_ok() {
-                *sent = true;
-                self.in_flight += 1;
+            if packet::send(self.socket.as_fd(), &waiting.job, &[]).is_ok() {
+                waiting.sent = true;
+                self.in_flight.push_back(waiting.job.serial);
             }
         }
     }
@@ -115,25 +151,37 @@ impl Sweeper {
         let Some((swept, _)) = packet::receive::<Swept>(self.socket.as_fd())? else {
             return Ok(None);
         };
-        if self
-            .jobs
-            .remove(&swept.serial)
-            .is_some_and(|(_, sent)| sent)
-        {
-            self.in_flight -= 1;
-        }
+        self.jobs.remove(&swept.serial);
+        self.in_flight.retain(|serial| *serial != swept.serial);
         self.flush();
         Ok(Some(swept))
+    }
+
+    /// It died. The job that it was at, if that has cost enough sweepers: it is forgotten.
+    pub(super) fn lose(&mut self) -> Option<Job> {
+        self.gone = true;
+        let serial = self.in_flight.pop_front();
+        self.in_flight.clear();
+        let waiting = self.jobs.get_mut(&serial?)?;
+        waiting.tries += 1;
+        if waiting.tries < MAX_TRIES {
+            return None;
+        }
+        self.jobs.remove(&serial?).map(|waiting| waiting.job)
+    }
+
+    /// Whether it died and no other one could be started.
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone
     }
 
     /// Replaces a sweeper that died.
     pub(super) fn restart(&mut self) -> Result<(), Errno> {
         let mut successor = Self::start()?;
         successor.jobs = std::mem::take(&mut self.jobs);
-        successor
-            .jobs
-            .values_mut()
-            .for_each(|(_, sent)| *sent = false);
+        for waiting in successor.jobs.values_mut() {
+            waiting.sent = false;
+        }
         successor.flush();
         *self = successor;
         Ok(())

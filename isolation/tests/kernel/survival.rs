@@ -327,25 +327,12 @@ fn a_signal_to_a_whole_group_spares_the_keeper_and_reaches_its_commands() {
 fn a_sweeper_that_is_killed_is_replaced_and_nothing_waits_for_it() {
     let mut node = Node::new();
     node.sh("first", "true");
-    let keeper = rustix::net::sockopt::socket_peercred(raw(&node)).unwrap();
-    let keeper = keeper.pid.as_raw_nonzero();
-    let sweeper = || {
-        let children = format!("/proc/{keeper}/task/{keeper}/children");
-        let children = std::fs::read_to_string(children).unwrap();
-        let mut pids = children
-            .split_whitespace()
-            .map(|pid| pid.parse::<i32>().unwrap());
-        pids.find(|pid| {
-            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            name.trim() == "gantry-sweeper"
-        })
-    };
     let mut former = None;
     for round in 0..20 {
         let pid = until("another sweeper", || {
-            sweeper().filter(|pid| Some(*pid) != former)
+            helper(&node, "gantry-sweeper").filter(|pid| Some(*pid) != former)
         });
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL).unwrap();
+        kill_9(pid);
         former = Some(pid);
         assert_eq!(node.sh(&format!("c{round}"), "echo served"), "served\n");
     }
@@ -353,6 +340,107 @@ fn a_sweeper_that_is_killed_is_replaced_and_nothing_waits_for_it() {
         node.list().is_empty() && node.groups().is_empty(),
         "all was removed"
     );
+}
+
+/// The process of the keeper's own that has this name.
+fn helper(node: &Node, name: &str) -> Option<i32> {
+    let keeper = rustix::net::sockopt::socket_peercred(raw(node)).unwrap();
+    let keeper = keeper.pid.as_raw_nonzero();
+    let children = format!("/proc/{keeper}/task/{keeper}/children");
+    let children = std::fs::read_to_string(children).unwrap();
+    let mut pids = children
+        .split_whitespace()
+        .map(|pid| pid.parse::<i32>().unwrap());
+    pids.find(|pid| {
+        let found = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        found.trim() == name
+    })
+}
+
+fn kill_9(pid: i32) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL).unwrap();
+}
+
+#[test]
+fn an_outlet_that_is_killed_is_replaced_and_no_output_is_lost() {
+    let mut node = Node::new();
+    let script = "for i in 1 2 3 4 5; do seq 1000; until test -e gate$i; do sleep 0.01; done; done";
+    let mut spec = node.shell("c1", script);
+    let dir = spec.sandbox.clone().unwrap();
+    spec.output = gantry_isolation::spec::Output::Files {
+        dir,
+        max_bytes: 10_000,
+        keep: 9,
+    };
+    node.start(&spec);
+    node.started("c1");
+    let whole = |node: &Node| -> String {
+        let mut text = String::new();
+        for number in (1..=9).rev() {
+            text += &node.output("c1", &format!("stdout.{number}"));
+        }
+        text + &node.output("c1", "stdout")
+    };
+    let round: String = (1..=1000).map(|number| format!("{number}\n")).collect();
+    let mut former = None;
+    for number in 1..=5 {
+        let wanted = round.repeat(number);
+        until("the output of a round", || {
+            (whole(&node) == wanted).then_some(())
+        });
+        let pid = until("another outlet", || {
+            helper(&node, "gantry-outlet").filter(|pid| Some(*pid) != former)
+        });
+        kill_9(pid);
+        former = Some(pid);
+        std::fs::write(node.path(&format!("sandbox-c1/gate{number}")), "").unwrap();
+    }
+    assert!(node.exited("c1").0.success());
+    assert_eq!(whole(&node), round.repeat(5));
+}
+
+#[test]
+fn a_removal_that_no_sweeper_survives_is_left_to_the_next_start() {
+    let mut node = Node::new();
+    let gate = node.path("sandbox-c1/gate");
+    let spec = node.shell("c1", "until test -e gate; do sleep 0.01; done");
+    node.start(&spec);
+    node.started("c1");
+    // A stranger in its group: removing that is tried for five seconds.
+    let mut stranger = std::process::Command::new("sleep")
+        .arg("1000")
+        .spawn()
+        .unwrap();
+    let mut groups = node.groups().into_iter();
+    let group = groups.find(|group| group.to_string_lossy().contains("/pids/"));
+    let group = group.unwrap();
+    std::fs::write(group.join("cgroup.procs"), stranger.id().to_string()).unwrap();
+    std::fs::write(gate, "").unwrap();
+    node.exited("c1");
+    node.send(&Request::Forget { id: id("c1") });
+    let log = node.path("keeper.log");
+    let mut former = None;
+    until("the keeper to give up", || {
+        let fresh = helper(&node, "gantry-sweeper").filter(|pid| Some(*pid) != former);
+        if let Some(pid) = fresh {
+            kill_9(pid);
+            former = Some(pid);
+        }
+        let log = std::fs::read_to_string(&log).unwrap();
+        log.contains("sweepers ended while removing").then_some(())
+    });
+    let log = std::fs::read_to_string(&log).unwrap();
+    assert!(log.contains("left to the next start"), "{log}");
+    node.wait("the end of c1", |event| {
+        matches!(event, Event::Forgotten { id: gone } if *gone == id("c1")).then_some(())
+    });
+    // The keeper and its next sweeper go on.
+    assert_eq!(node.sh("c2", "echo served"), "served\n");
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+    let left = reap::leftovers(&node.path("containers"), &node.parent, &[]);
+    assert_eq!(left.removed, ["c1"]);
+    assert_eq!(left.failures, [] as [String; 0]);
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! What the keeper waits for, and how an event finds its way back: 64 bits of kind and number.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
 
@@ -17,10 +19,11 @@ pub(in crate::keeper) enum Token {
     Listener,
     Sweeper,
     SweeperExit,
+    Outlet,
+    OutletExit,
     Client(u64),
     Report(u64),
     Exit(u64),
-    Output(u64, usize),
     SessionReport(u64),
     SessionExit(u64),
     Errand(u64),
@@ -35,8 +38,8 @@ impl Token {
             Self::Client(serial) => (3, serial),
             Self::Report(serial) => (4, serial),
             Self::Exit(serial) => (5, serial),
-            Self::Output(serial, 0) => (6, serial),
-            Self::Output(serial, _) => (7, serial),
+            Self::Outlet => (6, 0),
+            Self::OutletExit => (7, 0),
             Self::SessionReport(serial) => (8, serial),
             Self::SessionExit(serial) => (9, serial),
             Self::Errand(serial) => (10, serial),
@@ -53,8 +56,8 @@ impl Token {
             3 => Self::Client(serial),
             4 => Self::Report(serial),
             5 => Self::Exit(serial),
-            6 => Self::Output(serial, 0),
-            7 => Self::Output(serial, 1),
+            6 => Self::Outlet,
+            7 => Self::OutletExit,
             8 => Self::SessionReport(serial),
             9 => Self::SessionExit(serial),
             10 => Self::Errand(serial),
@@ -100,16 +103,21 @@ impl Poll {
     }
 
     /// Stops waiting on a descriptor that stays open.
-    pub(super) fn remove(&self, fd: BorrowedFd<'_>) {
+    pub(in crate::keeper) fn remove(&self, fd: BorrowedFd<'_>) {
         // As for `modify`.
         let _ = epoll::delete(&self.epoll, fd);
     }
 
-    /// Waits for at least one event.
-    pub(super) fn wait(&mut self) -> Result<impl Iterator<Item = Token> + use<>, Errno> {
+    /// Waits for at least one event, or no longer than `most`.
+    pub(super) fn wait(
+        &mut self,
+        most: Option<Duration>,
+    ) -> Result<impl Iterator<Item = Token> + use<>, Errno> {
+        // Too long for the kernel is as good as for ever.
+        let most = most.and_then(|most| Timespec::try_from(most).ok());
         let mut events = Vec::with_capacity(MAX_EVENTS);
         loop {
-            match epoll::wait(&self.epoll, spare_capacity(&mut events), None) {
+            match epoll::wait(&self.epoll, spare_capacity(&mut events), most.as_ref()) {
                 Ok(_) => break,
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno),
@@ -135,8 +143,8 @@ mod tests {
             Token::Client(serial),
             Token::Report(serial),
             Token::Exit(serial),
-            Token::Output(serial, 0),
-            Token::Output(serial, 1),
+            Token::Outlet,
+            Token::OutletExit,
             Token::SessionReport(serial),
             Token::SessionExit(serial),
             Token::Errand(serial),

@@ -19,7 +19,8 @@ use crate::keeper::sweeper::Job;
 use crate::spec::{ContainerId, ContainerSpec, Ids};
 use crate::sys;
 
-/// A pidfd, a user namespace, two pipes with their files and directory, the status and the failure pipe.
+/// A pidfd, a user namespace, two pipes with their directory (and for a moment their files), the status
+/// and the failure pipe. The outlet has no more.
 const FDS_PER_CONTAINER: u64 = 9;
 /// For clients, sessions, requests' own descriptors and the keeper itself.
 const RESERVED_FDS: u64 = 1024;
@@ -191,7 +192,7 @@ impl Keeper {
     }
 
     /// Waits for everything that a new container can bring.
-    fn watch(&mut self, container: Container) {
+    fn watch(&mut self, mut container: Container) {
         let serial = self.poll.serial();
         let mut watched =
             self.poll
@@ -202,13 +203,8 @@ impl Keeper {
                     .add(setup.pipe(), Token::Report(serial), EventFlags::IN)
             });
         }
-        for (stream, pump) in container.pumps.iter().enumerate() {
-            if let Some(pump) = pump {
-                watched = watched.and_then(|()| {
-                    self.poll
-                        .add(pump.pipe(), Token::Output(serial, stream), EventFlags::IN)
-                });
-            }
+        if let Some(streams) = container.streams.take() {
+            self.outlet.take(serial, streams);
         }
         if let Err(errno) = watched {
             // Out of kernel memory: it must not run unwatched. Its end, if the first `add` worked,
@@ -347,7 +343,7 @@ impl Keeper {
             Some((serial, Phase::Exited { .. })) => self.remove(serial, None),
             // The event comes when it is gone.
             Some((_, Phase::Removing(_) | Phase::Failing(_))) => {}
-            Some((_, Phase::Starting(_) | Phase::Running)) => {
+            Some((_, Phase::Starting(_) | Phase::Running | Phase::Draining { .. })) => {
                 self.clients.send(client, &refusal("forget", id, "it runs"));
             }
         }
@@ -374,7 +370,7 @@ impl Keeper {
             match container.phase {
                 Phase::Exited { .. } => self.remove(serial, None),
                 Phase::Starting(_) | Phase::Running => self.kill(serial),
-                Phase::Failing(_) | Phase::Removing(_) => {}
+                Phase::Failing(_) | Phase::Draining { .. } | Phase::Removing(_) => {}
             }
         }
     }
@@ -403,7 +399,7 @@ fn known_events(container: &Container) -> Vec<Event> {
     match &container.phase {
         // These say what became of them when it is known.
         Phase::Starting(_) | Phase::Failing(_) => Vec::new(),
-        Phase::Running => vec![started],
+        Phase::Running | Phase::Draining { .. } => vec![started],
         Phase::Exited { status, oom_killed } => {
             vec![
                 started,

@@ -1,0 +1,309 @@
+//! The keeper's end of the outlet: the process that moves what containers write into their files, so
+//! that neither a slow disk nor a container that holds a lock ever makes the keeper wait.
+//!
+//! The keeper makes pipes and files and hands them over; it keeps the pipes, so that nothing is lost
+//! but a few moments when the outlet dies: the next one gets every pipe again. It decides how long the
+//! exit of a container waits for its last output. Invariant: the keeper touches no pipe that a
+//! container can write to, but to hand it over and to close it.
+
+mod workers;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll::EventFlags;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use serde::{Deserialize, Serialize};
+
+use super::output::Rotation;
+use super::packet;
+use super::server::{Poll, Token};
+use crate::sys::{self, Cloned, clone_flags};
+
+/// How long an exit is held back until the last output is in its file.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+
+/// What the outlet is told. Streams come in pairs, stdout and stderr.
+#[derive(Debug, Serialize, Deserialize)]
+enum Order {
+    /// Move these from now on; with the directory, both pipes and, the first time, both files.
+    Take { serial: u64, rotation: Rotation },
+    /// The container ended: move what is left.
+    Finish { serial: u64 },
+}
+
+/// What the outlet says of one stream.
+#[derive(Debug, Serialize, Deserialize)]
+struct Word {
+    serial: u64,
+    /// Index into [`super::output::NAMES`].
+    stream: usize,
+    /// All bytes of it that this outlet could not write.
+    dropped_bytes: u64,
+    /// Nothing more comes.
+    closed: bool,
+}
+
+/// Both output streams of a container, ready to be handed over.
+#[derive(Debug)]
+pub(super) struct Streams {
+    dir: OwnedFd,
+    pipes: [OwnedFd; 2],
+    files: Option<[OwnedFd; 2]>,
+    rotation: Rotation,
+}
+
+impl Streams {
+    pub(super) fn new(
+        dir: OwnedFd,
+        pipes: [OwnedFd; 2],
+        files: [OwnedFd; 2],
+        rotation: Rotation,
+    ) -> Self {
+        let files = Some(files);
+        Self {
+            dir,
+            pipes,
+            files,
+            rotation,
+        }
+    }
+}
+
+/// Streams that the outlet has.
+#[derive(Debug)]
+struct Held {
+    streams: Streams,
+    taken: bool,
+    /// Whether the container ended, and whether the outlet knows.
+    finish: bool,
+    finishing: bool,
+    open: [bool; 2],
+    dropped: [u64; 2],
+    /// Of these, what an outlet that is gone had dropped.
+    before: [u64; 2],
+}
+
+/// What was heard of a container's streams.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Heard {
+    pub(super) serial: u64,
+    /// Bytes of both that could not be written.
+    pub(super) dropped_bytes: u64,
+    /// Everything that an ended container wrote was moved.
+    pub(super) drained: bool,
+}
+
+/// The keeper's end.
+#[derive(Debug)]
+pub(super) struct Outlet {
+    socket: OwnedFd,
+    pidfd: OwnedFd,
+    held: BTreeMap<u64, Held>,
+    /// Those of which the outlet is still to be told something.
+    unsaid: VecDeque<u64>,
+    /// Whether room for it is waited for.
+    waits: bool,
+    /// When exits are no longer held back, in order.
+    deadlines: VecDeque<(Instant, u64)>,
+    gone: bool,
+}
+
+impl Outlet {
+    /// Forks the outlet.
+    pub(super) fn start() -> Result<Self, Errno> {
+        let (socket, theirs) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        match sys::clone3(clone_flags::PIDFD, None)? {
+            Cloned::Child => workers::serve(&theirs),
+            Cloned::Parent(_, pidfd) => Ok(Self {
+                socket,
+                pidfd: pidfd.ok_or(Errno::BADF)?,
+                held: BTreeMap::new(),
+                unsaid: VecDeque::new(),
+                waits: false,
+                deadlines: VecDeque::new(),
+                gone: false,
+            }),
+        }
+    }
+
+    /// Readable when a word is there.
+    pub(super) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Readable when the outlet ended.
+    pub(super) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// Hands over the streams of the container `serial`.
+    pub(super) fn take(&mut self, serial: u64, streams: Streams) {
+        let held = Held {
+            streams,
+            taken: false,
+            finish: false,
+            finishing: false,
+            open: [true; 2],
+            dropped: [0; 2],
+            before: [0; 2],
+        };
+        self.held.insert(serial, held);
+        self.say(serial);
+    }
+
+    /// The container ended; false if there is nothing to wait for.
+    pub(super) fn finish(&mut self, serial: u64, now: Instant) -> bool {
+        let Some(held) = self.held.get_mut(&serial) else {
+            return false;
+        };
+        held.finish = true;
+        self.deadlines.push_back((now + DRAIN_MAX, serial));
+        self.say(serial);
+        true
+    }
+
+    /// How long to wait for events at most.
+    pub(super) fn wait(&mut self, now: Instant) -> Option<Duration> {
+        while let Some((_, serial)) = self.deadlines.front()
+            && !self.held.contains_key(serial)
+        {
+            self.deadlines.pop_front();
+        }
+        self.deadlines.front().map(|(at, _)| *at - now)
+    }
+
+    /// Ended containers whose last output is not waited for any longer; it is given up.
+    pub(super) fn overdue(&mut self, now: Instant) -> Vec<u64> {
+        let mut overdue = Vec::new();
+        while let Some((at, serial)) = self.deadlines.front().copied()
+            && at <= now
+        {
+            self.deadlines.pop_front();
+            if self.held.remove(&serial).is_some() {
+                overdue.push(serial);
+            }
+        }
+        overdue
+    }
+
+    fn say(&mut self, serial: u64) {
+        if !self.unsaid.is_empty() || !self.tell(serial) {
+            self.unsaid.push_back(serial);
+        }
+    }
+
+    /// Tells the outlet what it does not know of these streams; false when it has no room.
+    fn tell(&mut self, serial: u64) -> bool {
+        let Some(held) = self.held.get_mut(&serial) else {
+            return true;
+        };
+        if !held.taken {
+            let Streams {
+                dir,
+                pipes,
+                files,
+                rotation,
+            } = &held.streams;
+            let rotation = *rotation;
+            let mut fds = vec![dir.as_fd()];
+            fds.extend(pipes.iter().chain(files.iter().flatten()).map(AsFd::as_fd));
+            let order = Order::Take { serial, rotation };
+            if packet::send(self.socket.as_fd(), &order, &fds).is_err() {
+                return false;
+            }
+            held.taken = true;
+            held.streams.files = None;
+        }
+        if held.finish && !held.finishing {
+            let order = Order::Finish { serial };
+            if packet::send(self.socket.as_fd(), &order, &[]).is_err() {
+                return false;
+            }
+            held.finishing = true;
+        }
+        true
+    }
+
+    /// Tells what there was no room for, and has `poll` wait for room if there still is none.
+    pub(super) fn flush(&mut self, poll: &Poll) {
+        if self.gone {
+            return;
+        }
+        while let Some(serial) = self.unsaid.front().copied() {
+            if !self.tell(serial) {
+                break;
+            }
+            self.unsaid.pop_front();
+        }
+        if self.waits == self.unsaid.is_empty() {
+            self.waits = !self.waits;
+            let room = if self.waits {
+                EventFlags::OUT
+            } else {
+                EventFlags::empty()
+            };
+            poll.modify(self.socket.as_fd(), Token::Outlet, EventFlags::IN | room);
+        }
+    }
+
+    /// Takes one word, if there is one.
+    pub(super) fn hear(&mut self, poll: &Poll) -> Option<Heard> {
+        let word = match packet::receive::<Word>(self.socket.as_fd()) {
+            Ok(Some((word, _))) => word,
+            Ok(None) => {
+                // Its pidfd says the rest.
+                poll.remove(self.socket.as_fd());
+                return None;
+            }
+            Err(_) => return None,
+        };
+        let serial = word.serial;
+        let held = self.held.get_mut(&serial)?;
+        let dropped = held.dropped.get_mut(word.stream)?;
+        *dropped = held.before.get(word.stream)? + word.dropped_bytes;
+        *held.open.get_mut(word.stream)? &= !word.closed;
+        let dropped_bytes = held.dropped.iter().sum();
+        let drained = held.open == [false; 2];
+        if drained {
+            self.held.remove(&serial);
+        }
+        Some(Heard {
+            serial,
+            dropped_bytes,
+            drained,
+        })
+    }
+
+    /// It ended.
+    pub(super) fn lose(&mut self) {
+        self.gone = true;
+    }
+
+    /// Whether it ended and no other one could be started.
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// Starts another one, which gets every stream again.
+    pub(super) fn restart(&mut self) -> Result<(), Errno> {
+        let mut successor = Self::start()?;
+        successor.held = std::mem::take(&mut self.held);
+        successor.deadlines = std::mem::take(&mut self.deadlines);
+        for held in successor.held.values_mut() {
+            (held.taken, held.finishing) = (false, false);
+            held.before = held.dropped;
+        }
+        successor.unsaid = successor.held.keys().copied().collect();
+        *self = successor;
+        Ok(())
+    }
+}
