@@ -73,9 +73,10 @@ fn row(image: &Value, now_s: u64) -> Vec<String> {
         names.retain(|name| !name.contains('@'));
     }
     let state = match (image["complete"] == true, image["in_use"] == true) {
-        (false, _) => "incomplete",
-        (true, true) => "in use",
-        (true, false) => "",
+        (false, _) => "incomplete".to_owned(),
+        (true, true) => "in use".to_owned(),
+        (true, false) if image["runs_here"] == false => text(&image["platform"]),
+        (true, false) => String::new(),
     };
     let digest = text(&image["digest"]);
     let short: String = digest.chars().skip("sha256:".len()).take(12).collect();
@@ -85,7 +86,7 @@ fn row(image: &Value, now_s: u64) -> Vec<String> {
         size(image["size_bytes"].as_u64().unwrap_or_default()),
         text(&image["layers"]),
         format!("{} ago", ago(now_s.saturating_sub(used_s))),
-        state.to_owned(),
+        state,
         short,
         text(&image["node"]),
     ]
@@ -128,6 +129,9 @@ mod tests {
             "n",
         ];
         assert_eq!(row(&image, 1090), want);
+        let foreign = json!({"names": ["r/a@sha256:00"], "complete": true, "in_use": false,
+            "runs_here": false, "platform": "linux/arm64", "digest": "sha256:00"});
+        assert_eq!(row(&foreign, 1)[4], "linux/arm64");
         let image = json!({"names": ["r/a@sha256:00"], "size_bytes": 0, "layers": 0,
             "last_used_s": 0, "complete": false, "in_use": false, "digest": "sha256:00"});
         let want = [

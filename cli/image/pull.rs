@@ -22,6 +22,10 @@ pub(super) struct PullArgs {
     /// Registry that may be spoken to over plain HTTP (repeat it; loopback always may).
     #[arg(long, value_name = "HOST[:PORT]")]
     insecure_registry: Vec<String>,
+    /// Take the image for another machine, such as linux/arm64; it is kept under its digest, to be
+    /// exported.
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Option<String>,
     /// Logins for this pull, as in Docker's config.json.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -39,6 +43,7 @@ impl PullArgs {
             "name": self.image,
             "force": !self.if_missing,
             "insecure_registries": self.insecure_registry,
+            "platform": self.platform.as_deref().unwrap_or_default(),
             "config": config,
         });
         let path = target.path("/pull");
@@ -46,6 +51,9 @@ impl PullArgs {
         let done = lines::follow(sent.await?).await?;
         if global.json {
             return output::print_json(&done);
+        }
+        if done["runs_here"] == false {
+            output::note("this node cannot run it, so it is kept under its digest only");
         }
         let digest = done["digest"].as_str().unwrap_or_default();
         let name = done["name"].as_str().unwrap_or_default();

@@ -5,7 +5,7 @@
 //! ```text
 //! GET  /images                          every image
 //! GET  /images/inspect?name=            one, with its documents
-//! POST /images/pull    {name, force, insecure_registries, config}     lines, see below
+//! POST /images/pull    {name, force, insecure_registries, platform, config}     lines, see below
 //! POST /images/import?name=&images=     the body is the archive; lines
 //! GET  /images/export?name=&format=     the answer is the archive
 //! POST /images/remove  {name, force}    what was removed
@@ -31,8 +31,8 @@ use axum::{Json, Router};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use gantry_image::{
-    Archive, ArchiveFormat, Credentials, Details, ImportOptions, Progress, Prune, PullOptions,
-    Reference, Report, Store, Summary,
+    Archive, ArchiveFormat, Credentials, Details, ImportOptions, Platform, PlatformError, Progress,
+    Prune, PullOptions, Reference, Report, Store, Summary,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -104,6 +104,8 @@ struct PullOrder {
     name: String,
     force: bool,
     insecure_registries: Vec<String>,
+    /// `OS/ARCHITECTURE[/VARIANT]`; empty means this node's.
+    platform: String,
     /// The text of a Docker `config.json`: logins for this pull, kept nowhere.
     config: String,
 }
@@ -114,6 +116,7 @@ impl Default for PullOrder {
             name: String::new(),
             force: true,
             insecure_registries: Vec::new(),
+            platform: String::new(),
             config: String::new(),
         }
     }
@@ -200,9 +203,18 @@ async fn pull(
         let parsed = Credentials::from_config(order.config.as_bytes());
         parsed.map_err(|error| Refusal::bad_request(crate::chain(&error)))?
     };
+    let platform: Option<Platform> = match order.platform.as_str() {
+        "" => None,
+        text => {
+            let parsed = text.parse();
+            Some(parsed.map_err(|error: PlatformError| Refusal::bad_request(error.to_string()))?)
+        }
+    };
+    let runs_here = platform.as_ref().is_none_or(Platform::is_here);
     let slot = images.slot()?;
     let (lines, answer) = mpsc::channel(PIECES_MAX);
     let options = PullOptions {
+        platform,
         force: order.force,
         insecure_registries: order.insecure_registries,
         credentials,
@@ -211,7 +223,15 @@ async fn pull(
     let store = images.store.clone();
     let job = tokio::spawn(async move {
         let line = match store.pull(&reference, options).await {
-            Ok(image) => json!({"done": {"name": reference.to_string(), "digest": image.digest}}),
+            Ok(image) => {
+                let name = if runs_here {
+                    reference.clone()
+                } else {
+                    reference.pinned(image.digest)
+                };
+                let (name, digest) = (name.to_string(), image.digest);
+                json!({"done": {"name": name, "digest": digest, "runs_here": runs_here}})
+            }
             Err(error) => json!({"error": {
                 "message": error.message(), "trouble": error.trouble(),
                 "permanent": error.is_permanent(),

@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::Digest;
+use crate::{Digest, Platform};
 
 /// Longest single string and most strings in a list; beyond that exec would refuse them anyway.
 const MAX_TEXT_BYTES: usize = 128 * 1024;
 const MAX_ITEMS: usize = 4096;
+/// Longest name of an operating system or architecture that is repeated, in characters.
+const MAX_PLATFORM: usize = 32;
 
 /// What the image says about how to run it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -42,7 +44,7 @@ pub enum ConfigError {
     #[error("the image's config is not valid")]
     Json(#[source] serde_json::Error),
     /// Built for another machine.
-    #[error("the image is for {image} and this node is {node}")]
+    #[error("the image is for {image}, not for {node}")]
     Platform {
         /// As the image says.
         image: String,
@@ -66,6 +68,8 @@ pub enum ConfigError {
 #[derive(Debug, Clone)]
 pub(crate) struct ParsedConfig {
     pub(crate) config: ImageConfig,
+    os: String,
+    architecture: String,
     /// Digest of each uncompressed layer, bottom first.
     pub(crate) diff_ids: Vec<Digest>,
 }
@@ -100,20 +104,9 @@ struct RootFs {
 }
 
 impl ParsedConfig {
-    /// Parses the config blob of an image for `node` (os, architecture) with `layers` layers.
-    pub(crate) fn parse(
-        bytes: &[u8],
-        node: (&str, &str),
-        layers: usize,
-    ) -> Result<Self, ConfigError> {
+    /// Parses the config blob of an image with `layers` layers.
+    pub(crate) fn parse(bytes: &[u8], layers: usize) -> Result<Self, ConfigError> {
         let blob: Blob = serde_json::from_slice(bytes).map_err(ConfigError::Json)?;
-        let differs = |said: &str, is: &str| !said.is_empty() && said != is;
-        if differs(&blob.os, node.0) || differs(&blob.architecture, node.1) {
-            return Err(ConfigError::Platform {
-                image: format!("{:.32}/{:.32}", blob.os, blob.architecture),
-                node: format!("{}/{}", node.0, node.1),
-            });
-        }
         let diff_ids = blob.rootfs.diff_ids;
         if diff_ids.len() != layers {
             return Err(ConfigError::Layers {
@@ -139,8 +132,41 @@ impl ParsedConfig {
         };
         match &config.working_dir {
             Some(dir) if !dir.starts_with('/') => Err(ConfigError::Bounds("working directory")),
-            _ => Ok(Self { config, diff_ids }),
+            _ => Ok(Self {
+                config,
+                os: blob.os,
+                architecture: blob.architecture,
+                diff_ids,
+            }),
         }
+    }
+}
+
+impl ParsedConfig {
+    /// Refuses an image that says it is for another platform.
+    pub(crate) fn made_for(self, node: &Platform) -> Result<Self, ConfigError> {
+        let (os, architecture) = node.parts();
+        let differs = |said: &str, is: &str| !said.is_empty() && said != is;
+        if differs(&self.os, os) || differs(&self.architecture, architecture) {
+            return Err(ConfigError::Platform {
+                image: self.platform(),
+                node: node.to_string(),
+            });
+        }
+        Ok(self)
+    }
+
+    /// As the image says, in words.
+    pub(crate) fn platform(&self) -> String {
+        let or_any = |said: &str| {
+            let said: String = said.chars().take(MAX_PLATFORM).collect();
+            if said.is_empty() {
+                "any".to_owned()
+            } else {
+                said
+            }
+        };
+        format!("{}/{}", or_any(&self.os), or_any(&self.architecture))
     }
 }
 

@@ -73,7 +73,12 @@ fn hostile(kind: &'static str) -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn config(bytes: &[u8]) -> bool {
-    ParsedConfig::parse(bytes, ("linux", "amd64"), 1).is_ok()
+    let parsed = ParsedConfig::parse(bytes, 1);
+    parsed.is_ok_and(|config| {
+        config
+            .made_for(&crate::Platform::new("linux", "amd64"))
+            .is_ok()
+    })
 }
 
 /// A reference that was taken means one place only.

@@ -40,6 +40,7 @@ pub use config::{ConfigError, ImageConfig};
 pub use error::{PullError, PullFailure, Trouble};
 pub use gantry_intake::{Cause, Digest, DigestError, PathError, TarError, Timeouts};
 pub use manifest::ManifestError;
+pub use platform::{Platform, PlatformError};
 pub use progress::{LayerProgress, LayerState, Progress, ProgressFn};
 pub use reference::{DEFAULT_REGISTRY, Reference, ReferenceError};
 pub use registry::{Mirror, MirrorError, RegistryConfig, RegistryError};

@@ -177,8 +177,8 @@ pub(crate) struct EntryPlatform {
 
 impl EntryPlatform {
     /// Whether it is this operating system and architecture, in whatever variant.
-    pub(crate) fn is(&self, platform: Platform) -> bool {
-        self.os == platform.os && self.architecture == platform.architecture
+    pub(crate) fn is(&self, platform: &Platform) -> bool {
+        platform.has(&self.os, &self.architecture)
     }
 }
 
@@ -373,16 +373,15 @@ impl IndexEntry {
 impl Index {
     /// The manifest, or an index over it, for `node`: its own architecture, in the first variant of its list that there
     /// is. An index of a single image that names no platform is taken at its config's word.
-    pub(crate) fn pick(&self, node: Platform) -> Result<Blob, ManifestError> {
+    pub(crate) fn pick(&self, node: &Platform) -> Result<Blob, ManifestError> {
         let images = || self.0.iter().filter(|entry| !entry.is_attestation());
         let fits = |entry: &&IndexEntry, variant: &str| {
-            entry.platform.as_ref().is_some_and(|platform| {
-                platform.os == node.os
-                    && platform.architecture == node.architecture
-                    && platform.variant == variant
-            })
+            entry
+                .platform
+                .as_ref()
+                .is_some_and(|platform| platform.is(node) && platform.variant == variant)
         };
-        let mut variants = node.variants().iter();
+        let mut variants = node.variants().into_iter();
         let by_platform = variants.find_map(|variant| images().find(|entry| fits(entry, variant)));
         let only = || {
             let mut images = images();

@@ -19,7 +19,7 @@ use crate::registry::{Session, Undelivered};
 use crate::stages;
 use crate::store::name::LayerName;
 use crate::store::uses::Hold;
-use crate::store::{self, Image, Inner, PullOptions, Store, store_error};
+use crate::store::{Image, Inner, PullOptions, Store, store_error};
 use crate::unpack::UnpackError;
 use crate::{Digest, Reference};
 
@@ -34,7 +34,11 @@ pub(crate) async fn pull(
     options: PullOptions,
 ) -> Result<Image, PullFailure> {
     let store = Store(Arc::clone(inner));
-    let needs_registry = options.force && reference.digest().is_none();
+    let platform = options.platform.clone().unwrap_or(Platform::HERE);
+    let is_for_here = platform.is_here();
+    // The digest of an index means another manifest for each platform.
+    let is_told = options.platform.is_some();
+    let needs_registry = is_told || (options.force && reference.digest().is_none());
     if !needs_registry && let Some(image) = store.local(reference).await {
         return Ok(image);
     }
@@ -43,9 +47,10 @@ pub(crate) async fn pull(
         return Ok(image);
     }
     let session = Session::open(&inner.registries, reference, &options).await?;
-    let (digest, bytes, manifest) = resolve(&session, reference).await?;
+    let (digest, bytes, manifest) = resolve(&session, reference, &platform).await?;
     let config_bytes = session.document(manifest.config).await?;
-    let config = store::parse_config(&config_bytes, &manifest)?;
+    let config = ParsedConfig::parse(&config_bytes, manifest.layers.len())?;
+    let config = config.made_for(&platform)?;
     let waiting = |layer: &Layer| LayerProgress {
         digest: layer.blob.digest,
         total_bytes: layer.blob.size_bytes,
@@ -64,7 +69,10 @@ pub(crate) async fn pull(
     fetch.layers(&manifest, &config).await?;
     tracker.finish();
     let documents = [(digest, bytes), (manifest.config.digest, config_bytes)];
-    let names = vec![reference.clone(), reference.pinned(digest)];
+    let mut names = vec![reference.pinned(digest)];
+    if is_for_here {
+        names.push(reference.clone());
+    }
     finish(inner, documents, names, config, hold).await
 }
 
@@ -90,10 +98,11 @@ pub(crate) async fn finish(
     Ok(image)
 }
 
-/// The manifest for this node: its digest, its bytes and what they say.
+/// The manifest for a platform: its digest, its bytes and what they say.
 async fn resolve(
     session: &Session<'_>,
     reference: &Reference,
+    platform: &Platform,
 ) -> Result<(Digest, Vec<u8>, Manifest), PullFailure> {
     let mut served = match (reference.digest(), reference.tag()) {
         (Some(digest), _) => {
@@ -103,14 +112,14 @@ async fn resolve(
         }
         (None, tag) => session.manifest_by_tag(tag.unwrap_or_default()).await?,
     };
-    for _ in 0..=MAX_NESTING {
+    for _ in 0..=MAX_NESTING + 1 {
         let index = match Document::parse(&served.bytes, served.content_type.as_deref())? {
             Document::Manifest(manifest) => {
                 return Ok((Digest::of(&served.bytes), served.bytes, manifest));
             }
             Document::Index(index) => index,
         };
-        let entry = index.pick(Platform::HERE)?;
+        let entry = index.pick(platform)?;
         served = session
             .manifest_by_digest(entry.digest, entry.size_bytes)
             .await?;

@@ -8,6 +8,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use reqwest::{Response, Url};
 
@@ -164,6 +165,11 @@ impl<'a> Session<'a> {
             found |= endpoint.down.set(reason).is_ok();
         }
         found
+    }
+
+    /// How long nothing may come of a stream that had begun.
+    fn patience(&self) -> Duration {
+        self.context.registries.timeouts().stall
     }
 
     /// The error for a stream that takes longer than anyone waits.

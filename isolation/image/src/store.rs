@@ -97,6 +97,9 @@ pub struct PullOptions {
     /// Logins of whoever asks for the image; they count before the node's own. An image that is
     /// here already needs none, unless `force` asks the registry.
     pub credentials: Credentials,
+    /// For which machine, if not for this one. What this node cannot run is kept under its digest
+    /// only, so that its tag goes on to mean what runs here.
+    pub platform: Option<Platform>,
     /// Told how far it is; not called when nothing has to be fetched from a registry.
     pub progress: Option<ProgressFn>,
 }
@@ -177,10 +180,19 @@ impl Store {
         })))
     }
 
-    /// The image if all of it is on this node; asks no registry.
+    /// The image if all of it is on this node, which can run it; asks no registry.
     pub async fn local(&self, reference: &Reference) -> Option<Image> {
+        self.kept(reference, Some(Platform::HERE)).await
+    }
+
+    /// The same for a platform, or for any.
+    pub(crate) async fn kept(
+        &self,
+        reference: &Reference,
+        platform: Option<Platform>,
+    ) -> Option<Image> {
         let (inner, reference) = (Arc::clone(&self.0), reference.clone());
-        tokio::task::spawn_blocking(move || inner.local(&reference))
+        tokio::task::spawn_blocking(move || inner.local(&reference, platform.as_ref()))
             .await
             .ok()
             .flatten()
@@ -208,9 +220,13 @@ impl Store {
 }
 
 impl Inner {
-    fn local(&self, reference: &Reference) -> Option<Image> {
+    fn local(&self, reference: &Reference, platform: Option<&Platform>) -> Option<Image> {
         let digest = self.index().get(reference)?;
         let (_, config) = self.load(digest)?;
+        let config = match platform {
+            Some(platform) => config.made_for(platform).ok()?,
+            None => config,
+        };
         // Held before it is looked at: what is found stays.
         let hold = self.layers.hold(digest, &config.diff_ids);
         let is_here = self.layers.has_image(&config.diff_ids);
@@ -224,7 +240,7 @@ impl Inner {
             return None;
         };
         let bytes = self.read_blob(manifest.config.digest, MAX_CONFIG_BYTES)?;
-        let config = parse_config(&bytes, &manifest).ok()?;
+        let config = ParsedConfig::parse(&bytes, manifest.layers.len()).ok()?;
         Some((manifest, config))
     }
 
@@ -286,15 +302,6 @@ impl Inner {
 
 pub(crate) fn store_error(operation: &'static str) -> impl FnOnce(io::Error) -> PullFailure {
     move |source| PullFailure::Store { operation, source }
-}
-
-/// The config of an image for this node.
-pub(crate) fn parse_config(
-    bytes: &[u8],
-    manifest: &Manifest,
-) -> Result<ParsedConfig, crate::config::ConfigError> {
-    let here = Platform::HERE;
-    ParsedConfig::parse(bytes, (here.os, here.architecture), manifest.layers.len())
 }
 
 fn lock(dir: &Path) -> Result<File, OpenError> {

@@ -67,7 +67,7 @@ impl Store {
         format: ArchiveFormat,
     ) -> Result<Export, ArchiveError> {
         let unknown = ArchiveError::Unknown(reference.to_string());
-        let image = self.local(reference).await.ok_or(unknown)?;
+        let image = self.kept(reference, None).await.ok_or(unknown)?;
         let (inner, name) = (Arc::clone(&self.0), reference.clone());
         blocking(move || prepare(&inner, name, &image, format)).await
     }
@@ -251,8 +251,7 @@ fn oci(
     let manifest = manifest.to_string().into_bytes();
     let digest = Digest::of(&manifest);
     let mut entry = described(OCI_MANIFEST, digest, manifest.len() as u64);
-    let here = Platform::HERE;
-    entry["platform"] = json!({"os": here.os, "architecture": here.architecture});
+    entry["platform"] = platform(config);
     entry["annotations"] = json!({
         "org.opencontainers.image.ref.name": name.to_string(),
         "io.containerd.image.name": name.to_string(),
@@ -263,6 +262,18 @@ fn oci(
     writer.file(&layout::blob_name(digest), &manifest)?;
     writer.file(&layout::blob_name(id), config)?;
     writer.layers(layers, layout::blob_name)
+}
+
+/// As the config says, which the index may repeat.
+fn platform(config: &[u8]) -> Value {
+    let config: Value = serde_json::from_slice(config).unwrap_or_default();
+    let here = Platform::HERE;
+    let (os, architecture) = here.parts();
+    let said = |field: &str, else_: &str| match config[field].as_str() {
+        None | Some("") => else_.to_owned(),
+        Some(said) => said.to_owned(),
+    };
+    json!({"os": said("os", os), "architecture": said("architecture", architecture)})
 }
 
 fn docker(

@@ -17,9 +17,9 @@ use super::{ArchiveError, docker, io_failed, layout, look};
 use crate::config::ParsedConfig;
 use crate::manifest::{Document, Layer};
 use crate::progress::{LayerProgress, LayerState, ProgressFn, Tracker};
+use crate::store::Inner;
 use crate::store::name::LayerName;
-use crate::store::{self, Inner};
-use crate::{Digest, Image, Reference, Store, pull, stages};
+use crate::{Digest, Image, Platform, Reference, Store, pull, stages};
 use gantry_intake::Hasher;
 
 /// Layers that are worked on at the same time.
@@ -159,7 +159,8 @@ impl Store {
         let Document::Manifest(manifest) = Document::parse(&found.manifest, None)? else {
             return Err(crate::ManifestError::Nested.into());
         };
-        let config = store::parse_config(&found.config, &manifest)?;
+        let config = ParsedConfig::parse(&found.config, manifest.layers.len())?;
+        let config = config.made_for(&Platform::HERE)?;
         let waiting = |piece: &Piece| LayerProgress {
             digest: piece.layer.blob.digest,
             total_bytes: piece.layer.blob.size_bytes,

@@ -91,7 +91,7 @@ fn image(source: &Source, entry: &Entry) -> Result<Found, ArchiveError> {
     if let Some(platform) = entry
         .platform
         .as_ref()
-        .filter(|platform| !platform.is(here))
+        .filter(|platform| !platform.is(&here))
     {
         let (node, has) = (here.to_string(), platform.to_string());
         return Err(crate::ManifestError::Platform { node, has }.into());
@@ -99,7 +99,7 @@ fn image(source: &Source, entry: &Entry) -> Result<Found, ArchiveError> {
     let mut digest = entry.digest;
     let mut bytes = blob(source, digest, MAX_MANIFEST_BYTES)?;
     let mut document = Document::parse(&bytes, Some(entry.media_type.as_str()))?;
-    for _ in 0..=MAX_NESTING {
+    for _ in 0..=MAX_NESTING + 1 {
         let index = match document {
             Document::Index(index) => index,
             Document::Manifest(manifest) => {
@@ -114,7 +114,7 @@ fn image(source: &Source, entry: &Entry) -> Result<Found, ArchiveError> {
                 });
             }
         };
-        digest = index.pick(here)?.digest;
+        digest = index.pick(&here)?.digest;
         bytes = blob(source, digest, MAX_MANIFEST_BYTES)?;
         document = Document::parse(&bytes, None)?;
     }

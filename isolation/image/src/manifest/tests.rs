@@ -3,10 +3,7 @@
 use super::*;
 
 const D: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-const NODE: Platform = Platform {
-    os: "linux",
-    architecture: "amd64",
-};
+const NODE: Platform = Platform::new("linux", "amd64");
 
 fn descriptor(media_type: &str, size: u64) -> String {
     format!(r#"{{"mediaType":"{media_type}","digest":"{D}","size":{size}}}"#)
@@ -216,7 +213,7 @@ fn pick(text: &str) -> Result<Blob, ManifestError> {
     let Ok(Document::Index(index)) = read(text, Some(OCI_INDEX)) else {
         panic!("{text} was refused")
     };
-    index.pick(NODE)
+    index.pick(&NODE)
 }
 
 #[test]
@@ -262,10 +259,7 @@ fn the_platform_decides() {
 
 #[test]
 fn arm64_is_v8() {
-    let node = Platform {
-        os: "linux",
-        architecture: "arm64",
-    };
+    let node = Platform::new("linux", "arm64");
     let entry = |variant| (OCI_MANIFEST, "linux", "arm64", variant);
     for (entries, picked) in [
         (vec![entry("v8"), entry("")], Some(1)),
@@ -278,7 +272,7 @@ fn arm64_is_v8() {
         let Ok(Document::Index(index)) = read(&text, Some(OCI_INDEX)) else {
             panic!("{text} was refused")
         };
-        let found = index.pick(node).ok().map(|blob| blob.size_bytes);
+        let found = index.pick(&node).ok().map(|blob| blob.size_bytes);
         assert_eq!(found, picked, "{text}");
     }
 }

@@ -1,7 +1,7 @@
 //! One blob as a stream of verified length and digest, which survives broken connections.
 //!
 //! It decides when a break is worth another try: only when something had come, from where the
-//! stream stopped, as long as tries bring new bytes ([`MAX_FRUITLESS`] in a row may not). A server
+//! stream stopped, and not for ever when tries bring no new bytes. A server
 //! that ignores the range sends it all again, and what is known is skipped. The caller gets each
 //! byte once, and learns only at the end whether the whole was right.
 
@@ -17,13 +17,15 @@ use crate::manifest::Blob;
 use gantry_intake::Hasher;
 use gantry_intake::{Cause, cause, part_from};
 
-/// Most tries in a row that bring nothing new: with a mirror, and with the registry itself, which may
-/// be starting again (some 13 s); and most in all.
-const MAX_FRUITLESS_MIRROR: u32 = 3;
-const MAX_FRUITLESS: u32 = 6;
+/// Most tries in a row that bring nothing new, with a mirror: there is somebody else to ask. The
+/// registry itself, which may be starting again, is waited for as long as for a silent one.
+const MAX_FRUITLESS: u32 = 3;
+/// Most tries in all.
 const MAX_TRIES: u32 = 100;
 /// The pause before the second try in a row that follows a fruitless one; doubled for each more.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// How often it is doubled.
+const MAX_DOUBLED: u32 = 8;
 
 /// Why a blob did not come.
 #[derive(Debug)]
@@ -163,17 +165,20 @@ impl<'s, 'a> Download<'s, 'a> {
         endpoint: Option<usize>,
     ) -> Result<(), Undelivered> {
         let nothing_came = self.received == 0;
-        let is_slow = nothing_came || self.fruitless >= MAX_FRUITLESS_MIRROR;
-        if is_slow && endpoint.is_some_and(|endpoint| self.session.leave(endpoint, &error)) {
+        let is_tiring = nothing_came || self.fruitless >= MAX_FRUITLESS;
+        if is_tiring && endpoint.is_some_and(|endpoint| self.session.leave(endpoint, &error)) {
             self.fruitless = 0;
             return Ok(());
         }
-        let is_stuck = nothing_came || self.fruitless >= MAX_FRUITLESS;
+        // All pauses since something came, this one too: each is twice the one before.
+        let doubled = self.fruitless.min(MAX_DOUBLED);
+        let pauses = FIRST_PAUSE.saturating_mul((2 << doubled) - 1);
+        let is_stuck = nothing_came || pauses > self.session.patience();
         if is_stuck || self.tries >= MAX_TRIES || !error.is_passing() {
             return Err(Undelivered::Registry(error));
         }
         tracing::debug!(%error, digest = %self.blob.digest, at = self.received, "going on with a blob");
-        tokio::time::sleep(FIRST_PAUSE.saturating_mul(1 << self.fruitless)).await;
+        tokio::time::sleep(FIRST_PAUSE.saturating_mul(1 << doubled)).await;
         self.fruitless += 1;
         self.tries += 1;
         Ok(())

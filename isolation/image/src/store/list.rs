@@ -9,8 +9,9 @@ use super::collect::StoreError;
 use super::layers::Layers;
 use super::name::LayerName;
 use super::{Inner, Store};
+use crate::config::ParsedConfig;
 use crate::manifest::{MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES};
-use crate::{Digest, Reference};
+use crate::{Digest, Platform, Reference};
 
 /// One image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -32,6 +33,10 @@ pub struct Summary {
     pub in_use: bool,
     /// Whether all of it is here.
     pub complete: bool,
+    /// For which machine: `linux/amd64`; empty if its documents are not here.
+    pub platform: String,
+    /// Whether this node can run it.
+    pub runs_here: bool,
 }
 
 /// One image with its parts.
@@ -101,7 +106,12 @@ impl Inner {
         names: Vec<String>,
         shared: &impl Fn(&LayerName) -> u32,
     ) -> Summary {
-        let diff_ids = self.load(digest).map(|(_, config)| config.diff_ids);
+        let config = self.load(digest).map(|(_, config)| config);
+        let platform = config.as_ref().map(ParsedConfig::platform);
+        let for_here = config
+            .clone()
+            .and_then(|config| config.made_for(&Platform::HERE).ok());
+        let diff_ids = config.map(|config| config.diff_ids);
         let (mut size_bytes, mut own_bytes) = (0, 0);
         for name in diff_ids.iter().flat_map(|ids| Layers::parts(ids)) {
             let mark = self.layers.mark(&name);
@@ -118,6 +128,8 @@ impl Inner {
             last_used_s: seconds(self.last_used(digest)),
             in_use: !self.layers.uses.is_image_free(digest),
             complete: diff_ids.is_some_and(|ids| self.layers.has_image(&ids)),
+            platform: platform.unwrap_or_default(),
+            runs_here: for_here.is_some(),
         }
     }
 

@@ -239,8 +239,8 @@ async fn archives_that_lie_change_nothing() {
     let manifest = good.manifest("l.tar");
     type Case<'a> = (&'a str, Vec<(&'a str, &'a [u8])>, &'a str);
     let cases: Vec<Case<'_>> = vec![
-        ("nothing", vec![], "neither"),
-        ("another file", vec![("x", b"x")], "neither"),
+        ("nothing", vec![], "not an OCI image layout"),
+        ("another file", vec![("x", b"x")], "not an OCI image layout"),
         (
             "another layer",
             vec![
@@ -269,7 +269,7 @@ async fn archives_that_lie_change_nothing() {
         (
             "a layout without index",
             vec![("oci-layout", b"{}")],
-            "neither",
+            "not an OCI image layout",
         ),
         (
             "a layout of nothing",

@@ -245,7 +245,7 @@ async fn layers_that_lie() {
         (cut, "could not be read"),
         (wrong_id, "the image's config says"),
         (too_few, "names 0 layers, its manifest 1"),
-        (arm, "is for linux/arm64 and this node is linux/amd64"),
+        (arm, "is for linux/arm64, not for linux/amd64"),
         (escape, "has a \"..\" in it"),
     ] {
         let error = refusal(serve(image)).await;

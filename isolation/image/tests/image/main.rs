@@ -14,6 +14,7 @@ mod fixture;
 mod hostile;
 mod leaks;
 mod mirrors;
+mod platforms;
 mod real;
 mod resume;
 mod secured;
