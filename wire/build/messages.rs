@@ -174,7 +174,7 @@ fn structure(
 ) -> String {
     let name = &path[path.len() - 1];
     let mut out = format!(
-        "/// `{}.{}`\n#[derive(Clone, PartialEq, ::prost::Message)]\npub struct {name} {{\n",
+        "/// `{}.{}`\n#[derive(Clone, Debug, PartialEq, ::prost::Message)]\n#[prost(skip_debug)]\npub struct {name} {{\n",
         message.package, message.name
     );
     let mut seen: Vec<&str> = Vec::new();

@@ -13,6 +13,7 @@ mod codec;
 pub mod descriptor;
 pub mod entries;
 mod fields;
+mod ids;
 mod json;
 mod missing;
 pub mod negotiation;
@@ -38,7 +39,8 @@ pub mod v1 {
     //! The messages and enums; generated. Package `mesos.v1` is this module, `mesos.v1.scheduler`
     //! is `scheduler`, a type inside a message is in the module of the message's name.
     //!
-    //! Optional fields are `Option` (boxed where the message is large), required ones are plain,
-    //! maps are lists of entries (see [`super::entries`]), enums are `i32` with an accessor.
+    //! Optional fields are `Option` (boxed where the message is large: `Some(x.into())` fits both),
+    //! required ones are plain, maps are lists of entries (see [`super::entries`]), enums are `i32`
+    //! with an accessor of the field's name.
     include!(concat!(env!("OUT_DIR"), "/mesos_messages.rs"));
 }

@@ -116,7 +116,8 @@ fn walk(
             }
             _ => true,
         };
-        seen |= u64::from(known) << place;
+        // Of several values the last one counts.
+        seen = seen & !(1 << place) | u64::from(known) << place;
     }
     for field in message.lacking(seen) {
         missing.add(&Path::new(up, field));

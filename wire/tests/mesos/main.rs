@@ -2,6 +2,7 @@
 //! files and against protobuf's own compiler.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod facts;
 mod golden;
 mod hostile;
 mod mapping;

@@ -393,8 +393,10 @@ fn what_is_missing_is_missing_in_protobuf_too() {
     let want = "missing required fields: acknowledge.agent_id.value, acknowledge.task_id, acknowledge.uuid";
     assert_eq!(error.to_string(), want);
     // A required enum with a number that is not known.
-    let error = decode::<v1::Image>(Protobuf, &[0x08, 9]).unwrap_err();
-    assert_eq!(error.to_string(), "missing required fields: type");
+    for bytes in [&[0x08, 9][..], &[0x08, 2, 0x08, 9]] {
+        let error = decode::<v1::Image>(Protobuf, bytes).unwrap_err();
+        assert_eq!(error.to_string(), "missing required fields: type");
+    }
     // An optional one.
     let call: v1::scheduler::Call = decode(Protobuf, &[0x10, 99]).unwrap();
     assert_eq!(encode(Json, &call), b"{}");
