@@ -116,8 +116,11 @@ fn a_neighbour_is_not_seen_in_the_view() {
     let third = node.shell("third", "exec sleep 1000");
     node.start(&third);
     node.started("third");
-    let script = "find /sys/fs/cgroup/ -mindepth 2 -type d; cat /sys/fs/cgroup/*/cgroup.procs | \
-                  sort -u | while read pid; do [ -d /proc/$pid ] || echo stranger $pid; done; \
+    // The shell reads by itself: what it starts could end between being listed and looked up.
+    let script = "find /sys/fs/cgroup/ -mindepth 2 -type d; seen=; \
+                  for tree in /sys/fs/cgroup/*/cgroup.procs; do \
+                  while read pid; do seen=\"$seen $pid\"; done <$tree; done; \
+                  for pid in $seen; do [ -d /proc/$pid ] || echo stranger $pid; done; \
                   grep -c . /sys/fs/cgroup/cpuset/cgroup.procs";
     let ended = node.sh("c1", script);
     // PID 1, the shell and grep.
