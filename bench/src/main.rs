@@ -7,6 +7,7 @@
 mod idle;
 mod image;
 mod keeper;
+mod mesos;
 mod report;
 mod root;
 mod start;
@@ -28,6 +29,8 @@ enum Suite {
     Idle,
     /// Pull and unpack of an image.
     Image,
+    /// Reading and writing messages of the Mesos v1 API.
+    Mesos,
 }
 
 /// Measures Gantry beside its peers.
@@ -82,6 +85,7 @@ fn run(options: &Options) -> anyhow::Result<()> {
         Suite::Start => start::run(options)?,
         Suite::Idle => idle::run(options)?,
         Suite::Image => image::run(options)?,
+        Suite::Mesos => mesos::run(options)?,
     };
     let report = report::Report::new(machine, measured);
     println!("{}", report.table());

@@ -40,7 +40,12 @@ const ALLOWED: [(&str, &[&str]); 12] = [
     ("gantry-wire", &[]),
     (
         "gantry-bench",
-        &["gantry-image", "gantry-isolation", "gantry-net"],
+        &[
+            "gantry-image",
+            "gantry-isolation",
+            "gantry-net",
+            "gantry-wire",
+        ],
     ),
     ("gantry-tests", &[]),
 ];
