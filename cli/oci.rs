@@ -2,7 +2,7 @@
 //!
 //! It only translates: [`gantry_isolation::oci`] does. The role is told by the first argument or, for
 //! engines that take one executable, by the name of the program: `gantry-oci…` or `runc`.
-//! Invariant: nothing is opened and no thread is started before inherited descriptors were closed.
+//! Invariant: nothing stays open and no thread is started before inherited descriptors were closed.
 
 mod args;
 mod exec;
@@ -163,8 +163,11 @@ fn run(global: &oci::Global, command: Command) -> Result<u8, OciError> {
         }
         Command::Delete { force, id } => oci::delete(global, &one("delete", &id)?, force)?,
         Command::Exec(args) => {
-            prepare(args.preserve_fds);
-            return oci::exec(global, &exec::translate(*args)?);
+            oci::protect();
+            // It reads the process, perhaps from an inherited descriptor.
+            let exec = exec::translate(*args)?;
+            oci::close_inherited(exec.preserve_fds);
+            return oci::exec(global, &exec);
         }
         Command::Ps { format, args } => return table::ps(global, &format, &args),
         Command::List { format, quiet } => table::list(global, &format, quiet)?,
@@ -193,6 +196,7 @@ fn create(command: &str, args: CreateArgs) -> Result<oci::Create, OciError> {
         bundle: args.bundle.unwrap_or_else(|| ".".into()),
         console_socket: args.console_socket,
         pid_file: args.pid_file,
+        pidfd_socket: args.pidfd_socket,
         no_pivot: args.no_pivot,
         no_new_keyring: args.no_new_keyring,
         preserve_fds: args.preserve_fds,

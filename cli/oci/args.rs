@@ -181,6 +181,9 @@ pub(super) struct CreateArgs {
     /// Unix socket that gets the master of the process's terminal.
     #[arg(long)]
     pub(super) console_socket: Option<PathBuf>,
+    /// Unix socket that gets the pidfd of the process.
+    #[arg(long)]
+    pub(super) pidfd_socket: Option<PathBuf>,
     /// File for the process id.
     #[arg(long)]
     pub(super) pid_file: Option<PathBuf>,
@@ -219,6 +222,9 @@ pub(super) struct ExecArgs {
     /// Unix socket that gets the master of the process's terminal.
     #[arg(long)]
     pub(super) console_socket: Option<PathBuf>,
+    /// Unix socket that gets the pidfd of the process.
+    #[arg(long)]
+    pub(super) pidfd_socket: Option<PathBuf>,
     /// Working directory in the container.
     #[arg(long)]
     pub(super) cwd: Option<String>,

@@ -1,6 +1,6 @@
 //! Flags of `exec` as a request.
 
-use gantry_isolation::oci::{Exec, OciError};
+use gantry_isolation::oci::{Exec, OciError, read_process};
 
 use super::args::ExecArgs;
 use super::refuse;
@@ -20,7 +20,7 @@ pub(super) fn translate(args: ExecArgs) -> Result<Exec, OciError> {
     let cgroups = args.cgroup.iter().map(|text| cgroup(text));
     Ok(Exec {
         id,
-        process: args.process,
+        process: args.process.map(read_process).transpose()?,
         args: words,
         cwd: args.cwd,
         env: args.env,
@@ -34,6 +34,7 @@ pub(super) fn translate(args: ExecArgs) -> Result<Exec, OciError> {
         detach: args.detach,
         pid_file: args.pid_file,
         console_socket: args.console_socket,
+        pidfd_socket: args.pidfd_socket,
         preserve_fds: args.preserve_fds,
         ignore_paused: args.ignore_paused,
         cgroups: cgroups.collect::<Result<_, _>>()?,
@@ -58,7 +59,7 @@ fn cgroup(text: &str) -> Result<(Option<String>, String), OciError> {
         None => (None, text),
     };
     if path.split('/').any(|part| part == "..") {
-        return Err(refuse(format!("{path:?} is not a sub-cgroup path")));
+        return Err(refuse(format!("path {path} is not a sub cgroup path")));
     }
     Ok((controllers, path.to_owned()))
 }

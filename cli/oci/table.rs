@@ -117,7 +117,7 @@ pub(super) fn events(
     id: &str,
 ) -> Result<(), OciError> {
     if stats {
-        print(&format!("{}\n", oci::statistics(global, id)?));
+        print(&line(&oci::statistics(global, id)?));
         return Ok(());
     }
     let pause = duration(interval)
@@ -125,13 +125,25 @@ pub(super) fn events(
         .ok_or_else(|| refuse("duration interval must be greater than 0"))?;
     loop {
         match oci::statistics(global, id) {
-            Ok(line) => print(&format!("{line}\n")),
+            Ok(event) => print(&line(&event)),
             // Its end is the end of what there is to tell.
             Err(OciError::NotRunning | OciError::Missing) => return Ok(()),
             Err(error) => return Err(error),
         }
         std::thread::sleep(pause);
     }
+}
+
+/// An event on one line, in runc's order, which scripts match.
+fn line(text: &str) -> String {
+    let event: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
+    let part = |name| &event[name];
+    format!(
+        "{{\"type\":{},\"id\":{},\"data\":{}}}\n",
+        part("type"),
+        part("id"),
+        part("data")
+    )
 }
 
 /// As Go writes one number and unit.

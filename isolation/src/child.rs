@@ -101,6 +101,11 @@ impl Fault {
         }
     }
 
+    /// How a hook ended, by its raw wait status, if that is what the code says.
+    pub(crate) fn hook_end(code: i32) -> Option<i32> {
+        (code <= HOOK_CODES).then(|| HOOK_CODES.saturating_sub(code))
+    }
+
     /// The words for a code that a child reported.
     pub(crate) fn words(code: i32) -> String {
         match code {

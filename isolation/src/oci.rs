@@ -41,7 +41,7 @@ use std::path::PathBuf;
 pub use create::{Create, create};
 pub use delete::{delete, kill};
 pub use error::{OciError, whole};
-pub use exec::{Exec, exec};
+pub use exec::{Exec, exec, read_process};
 pub use features::features;
 pub use log::{Log, LogFormat};
 pub use protect::{close_inherited, protect};

@@ -18,7 +18,9 @@ mod view;
 
 pub(crate) use command::{Command, Name, Who};
 pub(crate) use mount::{MountStep, Source};
-pub(crate) use oci::{CgroupTree, Credentials, OciDevice, OciHook, OciMount, OciStep, Shown};
+pub(crate) use oci::{
+    CgroupTree, Credentials, InsideTree, MAX_KEPT, OciDevice, OciHook, OciMount, OciStep, Shown,
+};
 pub(crate) use path::InRoot;
 pub(crate) use step::{SlotLimit, Step};
 pub(crate) use users::{Inherited, LandlockRule, USERS, own_processes};

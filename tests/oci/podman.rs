@@ -60,6 +60,11 @@ fn podman_runs_looks_into_and_ends_containers() {
     podman.ok(&["import", &tar, "tiny"]);
     let out = podman.run(&[
         "run",
+        // Its default may be more than this machine has, which no runtime then gives.
+        "--ulimit",
+        "nofile=1024:1024",
+        "--ulimit",
+        "nproc=1024:1024",
         "--rm",
         "--network",
         "none",
@@ -73,6 +78,10 @@ fn podman_runs_looks_into_and_ends_containers() {
     let script = "echo began; sleep 1000";
     podman.ok(&[
         "run",
+        "--ulimit",
+        "nofile=1024:1024",
+        "--ulimit",
+        "nproc=1024:1024",
         "-d",
         "--name",
         "c",

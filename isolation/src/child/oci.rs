@@ -15,6 +15,7 @@ mod hook;
 mod link;
 mod mounts;
 mod process;
+mod reach;
 
 use std::os::fd::BorrowedFd;
 
@@ -24,7 +25,7 @@ use super::{Fault, Progress, needed, paths, report};
 use crate::plan::{OciStep, Plan, Step};
 use crate::sys;
 pub(super) use link::Link;
-pub(crate) use link::{GO, HOOKS, READY};
+pub(crate) use link::{GO, HOOKS, MAX_WORDS_BYTES, READY, WORDS};
 
 /// What the child has of its parent.
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +80,7 @@ pub(crate) fn run(plan: &Plan, handed: OciHanded<'_>) -> ! {
 }
 
 /// Runs one step.
+#[expect(clippy::too_many_lines, reason = "one flat match")]
 pub(super) fn take(
     step: &OciStep,
     command: &crate::plan::Command,
@@ -102,7 +104,9 @@ pub(super) fn take(
             rustix::io::write(sys::oci::borrow(*file), b"0")?;
             Ok(())
         }
-        OciStep::TimeNamespace(offsets) => process::time_namespace(offsets),
+        OciStep::TimeNamespace { offsets, own_users } => {
+            process::time_namespace(offsets, *own_users)
+        }
         OciStep::ProcWrite { path, value } => guards::proc_write(path, value),
         OciStep::Propagation(flags) | OciStep::RootPropagation(flags) => {
             mounts::propagation(c"/", *flags)
@@ -110,19 +114,31 @@ pub(super) fn take(
         OciStep::Root { tree, at } => mounts::root(*tree, at, &mut progress.root),
         OciStep::Mount(mount) => mounts::mount(needed(&progress.root)?, mount),
         OciStep::Device(device) => dev::node(needed(&progress.root)?, device),
-        OciStep::Birth { first, terminal } => {
-            let dirs = [progress.root.as_ref(), progress.cwd.as_ref()];
+        OciStep::Settle { first, keep } => {
+            let cwd = progress.cwd.as_ref();
             let link = progress.link.as_ref().ok_or(rustix::io::Errno::BADF)?;
-            birth::birth(*first, *terminal, link, dirs)
+            progress.root = None;
+            birth::settle(*first, keep, link, cwd)
         }
+        OciStep::Birth { terminal } => birth::birth(*terminal, linked(progress)?),
         OciStep::DeviceLinks => dev::links(needed(&progress.root)?),
         OciStep::RuntimeHooks => Ok(linked(progress)?.ask(HOOKS)?),
-        OciStep::Hook(hook) => hook::run(hook),
+        OciStep::Hook(hook) => {
+            let link = progress.link.as_ref().ok_or(rustix::io::Errno::BADF)?;
+            hook::run(hook, link, progress.root.as_ref())
+        }
         OciStep::Terminal {
             socket,
             size,
             console,
-        } => dev::terminal(needed(&progress.root)?, *socket, *size, *console),
+            control,
+        } => {
+            dev::terminal(needed(&progress.root)?, *socket, *size, *console)?;
+            if *control {
+                rustix::process::ioctl_tiocsctty(sys::oci::borrow(0))?;
+            }
+            Ok(())
+        }
         OciStep::Mask(at) => guards::mask(progress.root.as_ref(), at, &mut progress.empty),
         OciStep::ReadOnlyPath(at) => guards::read_only(needed(&progress.root)?, at),
         OciStep::ReadOnlyMount(at) => guards::read_only_mount(needed(&progress.root)?, at),
@@ -146,11 +162,14 @@ pub(super) fn take(
             soft,
             hard,
             ..
-        } => process::limit(*resource, *soft, *hard),
-        OciStep::Schedule(attr) => Ok(sys::oci::schedule(attr)?),
+        } => Ok(sys::oci::set_limit(*resource, *soft, *hard)?),
         OciStep::IoPriority(value) => Ok(sys::oci::io_priority(*value)?),
         OciStep::Personality(domain) => Ok(sys::oci::personality(*domain)?),
-        OciStep::Credentials(who) => process::become_user(who, needed(&progress.cwd)?),
+        OciStep::Credentials(who) => {
+            process::become_user(who, needed(&progress.cwd)?)?;
+            progress.cwd = None;
+            Ok(())
+        }
         OciStep::AwaitStart => Ok(linked(progress)?.await_start()?),
         OciStep::CloseFrom(first) => Ok(sys::oci::close_on_exec_from(*first)?),
     }

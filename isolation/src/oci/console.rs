@@ -1,17 +1,20 @@
 //! The terminal of a process, seen from the runtime: where its master goes, and passing bytes
 //! between it and our own terminal while we stay in the foreground.
 
-use std::io::IoSliceMut;
+use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketAddrUnix,
-    SocketFlags, SocketType, recvmsg, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, recvmsg, sendmsg,
+    socketpair,
 };
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+use rustix::termios::{
+    OptionalActions, OutputModes, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
+};
 
 use super::config::Process;
 use super::error::{OciError, call};
@@ -58,12 +61,7 @@ impl Console {
                 ours: Some(ours),
             }));
         };
-        let words = format!("connect to the console socket {}", path.display());
-        let socket =
-            rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)
-                .map_err(call(words.clone()))?;
-        let address = SocketAddrUnix::new(path).map_err(call(words.clone()))?;
-        rustix::net::connect(&socket, &address).map_err(call(words))?;
+        let socket = connect(path, "console socket")?;
         Ok(Some(Self { socket, ours: None }))
     }
 
@@ -75,10 +73,43 @@ impl Console {
     /// Takes the master that the child sent, in the foreground.
     pub(super) fn master(self) -> Result<Option<OwnedFd>, OciError> {
         drop(self.socket);
-        self.ours
-            .map(|socket| receive(&socket).map_err(call("receive the terminal")))
-            .transpose()
+        let Some(socket) = self.ours else {
+            return Ok(None);
+        };
+        let master = receive(&socket).map_err(call("receive the terminal"))?;
+        // As runc: what the program writes comes out as it was written; our own terminal does the
+        // rest.
+        if let Ok(mut modes) = tcgetattr(&master) {
+            modes.output_modes.remove(OutputModes::ONLCR);
+            tcsetattr(&master, OptionalActions::Now, &modes)
+                .map_err(call("set up the terminal"))?;
+        }
+        Ok(Some(master))
     }
+}
+
+/// Sends the pidfd of a process to whoever listens at a Unix socket, as `--pidfd-socket` asks.
+pub(super) fn send_pidfd(path: &Path, pidfd: &OwnedFd) -> Result<(), OciError> {
+    let socket = connect(path, "pidfd socket")?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fds = [pidfd.as_fd()];
+    let fits = control.push(SendAncillaryMessage::ScmRights(&fds));
+    assert!(fits, "the space is that of one descriptor");
+    let name = [IoSlice::new(b"pidfd")];
+    sendmsg(&socket, &name, &mut control, SendFlags::NOSIGNAL)
+        .map(drop)
+        .map_err(call(format!("send the pidfd to {}", path.display())))
+}
+
+fn connect(path: &Path, what: &str) -> Result<OwnedFd, OciError> {
+    let words = || format!("connect to the {what} {}", path.display());
+    let kind = SocketType::STREAM;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)
+        .map_err(call(words()))?;
+    let address = SocketAddrUnix::new(path).map_err(call(words()))?;
+    rustix::net::connect(&socket, &address).map_err(call(words()))?;
+    Ok(socket)
 }
 
 fn receive(socket: &OwnedFd) -> Result<OwnedFd, Errno> {
@@ -109,7 +140,9 @@ impl Raw {
         if let Some(before) = &before {
             let mut raw = before.clone();
             raw.make_raw();
-            // The bytes then pass twice through a line discipline, which only looks odd.
+            // A new line is still one here: the container's terminal does not say it.
+            raw.output_modes.insert(OutputModes::OPOST);
+            // Without it the bytes pass twice through a line discipline, which only looks odd.
             let _ = tcsetattr(&stdin, OptionalActions::Now, &raw);
         }
         Self { before }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::config::{Config, MAX_CONFIG_BYTES, Process, SPEC_VERSION};
-use super::console::Console;
+use super::console::{Console, send_pidfd};
 use super::error::{OciError, call};
 use super::groups::{self, Groups, Tree};
 use super::launch::{Between, Launched, Wanted, launch, number};
@@ -32,6 +32,8 @@ pub struct Create {
     pub no_pivot: bool,
     /// Keep the session keyring.
     pub no_new_keyring: bool,
+    /// Where the pidfd of its process goes.
+    pub pidfd_socket: Option<PathBuf>,
     /// Inherited descriptors, after stdin, stdout and stderr, that the container gets.
     pub preserve_fds: u32,
 }
@@ -93,6 +95,9 @@ pub(super) fn make(
         OciError::Refused("config.json has no process: there is nothing to run".to_owned())
     })?;
     check::process(&process)?;
+    for words in steps::capability_warnings(&process) {
+        global.log.warn(&words);
+    }
     let console = Console::open(&process, create.console_socket.as_deref(), detach)?;
     let rootfs = rootfs(&bundle, &config)?;
     let trees = groups::trees();
@@ -197,6 +202,7 @@ impl Making<'_> {
         let states = self.hook_states()?;
         let mut kept = Kept::default();
         let namespaces = Namespaces::open(&self.config, &mut kept)?;
+        let apart = namespaces.can_be_apart();
         let listen_fds = listen_fds();
         let input = steps::Input {
             config: &self.config,
@@ -209,38 +215,64 @@ impl Making<'_> {
             console: console.map(Console::number),
             hook_states: states.as_ref().map(|(a, b)| (number(a), number(b))),
             no_pivot: self.create.no_pivot,
+            apart,
             no_new_keyring: self.create.no_new_keyring,
             first_closed: 3 + listen_fds + self.create.preserve_fds,
             listen_fds,
         };
         let plan = steps::container(input, &namespaces, &mut kept)?;
+        let users = namespaces.users_to_join();
         let launched = launch(
             plan,
             kept,
             &Wanted {
                 flags: namespaces.clone_flags(),
                 unified: unified.as_ref().map(AsFd::as_fd),
-                pid_namespace: namespaces.pid_to_join(),
-                between: namespaces
-                    .users_to_join()
-                    .map_or(Between::Nobody, Between::Users),
+                pid_namespace: namespaces
+                    .pid_to_join()
+                    .filter(|_| !apart && users.is_none()),
+                between: match users {
+                    Some(users) => Between::Users(users),
+                    None if apart => Between::Plan,
+                    None => Between::Nobody,
+                },
+                before_users: namespaces.before_users(),
                 id_maps: namespaces.id_maps(),
                 oom_score_adj: self.process.oom_score_adj,
                 start: listener.as_ref().map(AsFd::as_fd),
                 lock: place.lock_number(),
             },
+            |pid| self.run_hooks(pid, states.as_ref()),
         )?;
         // While the process is busy: a program costs the kernel half a millisecond.
         let users = namespaces.users();
         devices::filter_v2(&self.stored.groups, &resources.devices, users)?;
-        launched.await_ready(|pid| self.run_hooks(pid, states.as_ref()))?;
+        launched.await_ready(|pid| {
+            if apart {
+                // They ran while nobody could reach who asked.
+                return Err(OciError::Start("it asked for hooks again".to_owned()));
+            }
+            self.run_hooks(pid, states.as_ref())
+        })?;
+        self.settle(place, &launched)?;
+        Ok(launched)
+    }
+
+    /// Keeps and tells what is known of a process that is ready.
+    fn settle(&mut self, place: &Place, launched: &Launched) -> Result<(), OciError> {
+        if let Some(scheduler) = &self.process.scheduler {
+            launched.schedule(&steps::schedule(scheduler)?)?;
+        }
         self.stored.pid = launched.pid;
         self.stored.start_time = process_stat(launched.pid).map_or(0, |(_, start)| start);
         place.store(&self.stored)?;
         if let Some(path) = &self.create.pid_file {
             write_pid(path, launched.pid)?;
         }
-        Ok(launched)
+        if let Some(path) = &self.create.pidfd_socket {
+            send_pidfd(path, &launched.pidfd)?;
+        }
+        Ok(())
     }
 
     /// Files that the container's own hooks read the state from.

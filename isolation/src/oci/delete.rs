@@ -38,13 +38,14 @@ pub fn kill(global: &Global, id: &str, signo: i32, all: bool) -> Result<(), OciE
     let status = place.status(&stored);
     if all {
         // Also of a stopped one: processes that it left in a shared PID namespace.
-        let running = !matches!(status, Status::Stopped | Status::Creating);
-        if !running && stored.groups.processes().is_empty() {
-            return Err(OciError::NotRunning);
-        }
         return stored.groups.signal(signo);
     }
     let Some(pidfd) = pidfd(&place, &stored)? else {
+        // Without a PID namespace of its own its other processes live on.
+        let left = signo == libc::SIGKILL && status == Status::Stopped && !own_pids(&place)?;
+        if left && !stored.groups.processes().is_empty() {
+            return stored.groups.signal(signo);
+        }
         return Err(OciError::NotRunning);
     };
     // A process that waits for its start is nobody's program yet, and the first of a PID namespace

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use super::config::{Config, MAX_CONFIG_BYTES, Process};
-use super::console::Console;
+use super::console::{Console, send_pidfd};
 use super::create::{listen_fds, write_pid};
 use super::delete::{pidfd, stored_config};
 use super::error::{OciError, call};
@@ -19,8 +19,8 @@ use super::{Global, check};
 pub struct Exec {
     /// Name of the container.
     pub id: String,
-    /// A file with the whole process, instead of the flags.
-    pub process: Option<PathBuf>,
+    /// The whole process as JSON, with the file it was read from, instead of the flags.
+    pub process: Option<(PathBuf, Vec<u8>)>,
     /// Program and arguments.
     pub args: Vec<String>,
     /// Working directory.
@@ -47,12 +47,23 @@ pub struct Exec {
     pub pid_file: Option<PathBuf>,
     /// Where the terminal's master goes.
     pub console_socket: Option<PathBuf>,
+    /// Where the pidfd of its process goes.
+    pub pidfd_socket: Option<PathBuf>,
     /// Inherited descriptors that it gets.
     pub preserve_fds: u32,
     /// Whether it may join frozen processes.
     pub ignore_paused: bool,
     /// Groups below the container's to join: controllers (none: all) and path.
     pub cgroups: Vec<(Option<String>, String)>,
+}
+
+/// Reads a file for [`Exec::process`]. It may be an inherited descriptor, so before those are closed.
+///
+/// # Errors
+/// It cannot be read.
+pub fn read_process(path: PathBuf) -> Result<(PathBuf, Vec<u8>), OciError> {
+    let text = read_bounded(&path, MAX_CONFIG_BYTES)?;
+    Ok((path, text))
 }
 
 /// `exec`: the status for the shell.
@@ -70,6 +81,9 @@ pub fn exec(global: &Global, exec: &Exec) -> Result<u8, OciError> {
     let config = stored_config(&place)?;
     let process = wanted(exec, &config)?;
     check::process(&process)?;
+    for words in steps::capability_warnings(&process) {
+        global.log.warn(&words);
+    }
     let console = Console::open(&process, exec.console_socket.as_deref(), exec.detach)?;
     let signals = if exec.detach {
         None
@@ -80,17 +94,21 @@ pub fn exec(global: &Global, exec: &Exec) -> Result<u8, OciError> {
     let launched =
         enter(exec, &config, &process, &stored, &first, console.as_ref()).map_err(in_exec)?;
     launched.await_ready(|_| Ok(())).map_err(in_exec)?;
+    if let Some(scheduler) = &process.scheduler {
+        launched.schedule(&steps::schedule(scheduler)?)?;
+    }
     if let Some(path) = &exec.pid_file {
         write_pid(path, launched.pid)?;
     }
+    if let Some(path) = &exec.pidfd_socket {
+        send_pidfd(path, &launched.pidfd)?;
+    }
+    // Before the first output.
+    let master = console.map_or(Ok(None), Console::master)?;
     launched.start().map_err(in_exec)?;
     let Some(signals) = signals else {
         launched.release().1.map_err(call("keep the process"))?;
         return Ok(0);
-    };
-    let master = match console {
-        Some(console) => console.master()?,
-        None => None,
     };
     let (pid, pidfd) = launched.release();
     let pidfd = pidfd.map_err(call("keep the process"))?;
@@ -107,10 +125,9 @@ fn in_exec(error: OciError) -> OciError {
 
 /// The process: from a file, or the container's own with what the flags change.
 fn wanted(exec: &Exec, config: &Config) -> Result<Process, OciError> {
-    if let Some(path) = &exec.process {
-        let text = read_bounded(path, MAX_CONFIG_BYTES)?;
+    if let Some((path, text)) = &exec.process {
         let mut process: Process =
-            serde_json::from_slice(&text).map_err(|source| OciError::Parse {
+            serde_json::from_slice(text).map_err(|source| OciError::Parse {
                 path: path.clone(),
                 source,
             })?;
@@ -158,7 +175,10 @@ fn wanted(exec: &Exec, config: &Config) -> Result<Process, OciError> {
             if steps::parse_capability(name).is_none() {
                 return Err(OciError::Refused(format!("unknown capability {name:?}")));
             }
-            // As runc: not inheritable, and so not ambient (CVE-2022-29162).
+            // As runc: not made inheritable (CVE-2022-29162), and ambient only if it is.
+            if sets.inheritable.contains(name) {
+                sets.ambient.push(name.clone());
+            }
             for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
                 set.push(name.clone());
             }
@@ -200,6 +220,7 @@ fn enter(
         home: steps::home(std::path::Path::new(&stored.rootfs), config, process),
         seccomp: config.linux.seccomp.as_ref(),
         personality: config.linux.personality.as_ref(),
+        kept: Vec::new(),
     };
     let plan = steps::exec(
         &plan,
@@ -217,10 +238,12 @@ fn enter(
             unified: unified.as_ref().map(AsFd::as_fd),
             pid_namespace: None,
             between: Between::Plan,
+            before_users: Vec::new(),
             id_maps: None,
             oom_score_adj: process.oom_score_adj,
             start: None,
             lock: None,
         },
+        |_| Err(OciError::Exec("it asked for hooks".to_owned())),
     )
 }

@@ -70,20 +70,16 @@ fn watch(
     let stdin = std::io::stdin();
     let (mut reading, mut writing) = (master.is_some(), master.is_some());
     loop {
+        // What is at its end is left out: poll(2) would tell that again and again.
         let mut fds = vec![
             PollFd::new(pidfd, PollFlags::IN),
             PollFd::new(&signals.0, PollFlags::IN),
         ];
-        if let Some(master) = master {
-            let wanted = |on| {
-                if on {
-                    PollFlags::IN
-                } else {
-                    PollFlags::empty()
-                }
-            };
-            fds.push(PollFd::new(master, wanted(writing)));
-            fds.push(PollFd::new(&stdin, wanted(reading)));
+        if let Some(master) = master.filter(|_| writing) {
+            fds.push(PollFd::new(master, PollFlags::IN));
+        }
+        if reading {
+            fds.push(PollFd::new(&stdin, PollFlags::IN));
         }
         match poll(&mut fds, None) {
             Err(Errno::INTR) => continue,
@@ -96,10 +92,11 @@ fn watch(
             }
         }
         if let Some(master) = master {
-            if ready[2] && writing {
+            let (output, input) = (writing && ready[2], reading && ready.last() == Some(&true));
+            if output {
                 writing = pass(master.as_fd(), std::io::stdout());
             }
-            if ready[3] && reading {
+            if input {
                 reading = pass(stdin.as_fd(), master);
             }
         }

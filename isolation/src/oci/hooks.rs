@@ -1,12 +1,14 @@
 //! Hooks that the runtime runs in its own namespaces, with the container's state on stdin.
 
-use std::io::{Read, Write};
-use std::os::unix::process::CommandExt;
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::config::Hook;
 use super::error::{OciError, call};
+use crate::spec::ExitStatus;
 
 /// How often a hook with a timeout is looked at.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -36,6 +38,27 @@ pub(super) fn run(kind: &str, hooks: &[Hook], state: &[u8]) -> Result<(), OciErr
     Ok(())
 }
 
+/// How a hook ended, as Go says it.
+pub(super) fn how_ended(status: ExitStatus) -> String {
+    let signal = match status {
+        ExitStatus::Code(code) => return format!("exit status {code}"),
+        ExitStatus::Signal(signal) => signal,
+    };
+    let name = match signal {
+        libc::SIGHUP => "hangup",
+        libc::SIGINT => "interrupt",
+        libc::SIGILL => "illegal instruction",
+        libc::SIGABRT => "aborted",
+        libc::SIGKILL => "killed",
+        libc::SIGSEGV => "segmentation fault",
+        libc::SIGPIPE => "broken pipe",
+        libc::SIGTERM => "terminated",
+        libc::SIGSYS => "bad system call",
+        other => return format!("signal: {other}"),
+    };
+    format!("signal: {name}")
+}
+
 fn one(hook: &Hook, state: &[u8]) -> Result<(), OciError> {
     let mut command = Command::new(&hook.path);
     if let Some((name, rest)) = hook.args.split_first() {
@@ -43,11 +66,12 @@ fn one(hook: &Hook, state: &[u8]) -> Result<(), OciError> {
     }
     command.env_clear();
     command.envs(hook.env.iter().filter_map(|text| text.split_once('=')));
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
+    command.stdin(Stdio::piped()).stdout(Stdio::null());
     let words = || format!("run {}", hook.path);
+    // A file, so that a hook with much to say needs no reader.
+    let flags = rustix::fs::MemfdFlags::CLOEXEC;
+    let said = rustix::fs::memfd_create("stderr", flags).map_err(call(words()))?;
+    command.stderr(said.try_clone().map_err(call(words()))?);
     let mut child = command.spawn().map_err(call(words()))?;
     if let Some(mut stdin) = child.stdin.take() {
         // A hook that does not read its state has no need of it; Rust ignores SIGPIPE.
@@ -76,14 +100,16 @@ fn one(hook: &Hook, state: &[u8]) -> Result<(), OciError> {
     if status.success() {
         return Ok(());
     }
-    let mut said = Vec::new();
-    if let Some(stderr) = child.stderr.take() {
-        // Only for the words of the error.
-        let _ = stderr.take(MAX_WORDS_BYTES).read_to_end(&mut said);
-    }
-    let said = String::from_utf8_lossy(&said);
+    let mut text = Vec::new();
+    // Only for the words of the error.
+    let mut file = File::from(said);
+    let _ = file
+        .rewind()
+        .and_then(|()| file.take(MAX_WORDS_BYTES).read_to_end(&mut text));
+    let said = String::from_utf8_lossy(&text);
+    let how = how_ended(ExitStatus::from_raw(status.into_raw()));
     Err(OciError::Refused(format!(
-        "{status}, stderr: {}",
+        "{how}, stdout: , stderr: {}",
         said.trim()
     )))
 }

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{Mode, OFlags};
 
-use super::config::{Config, IdMapping, Mount};
+use super::config::{Config, IdMapping, Mount, NamespaceKind};
 use super::error::{OciError, call};
 use crate::sys::{self, Cloned, clone_flags};
 
@@ -13,7 +13,7 @@ fn text(maps: &[IdMapping]) -> String {
     maps.iter().map(line).collect()
 }
 
-/// A namespace with the mount's own maps, or those of the container. It is that of a process that
+/// A namespace with the mount's own maps, or those of the container, whose own is taken if it is joined. It is that of a process that
 /// does nothing and ends here.
 pub(super) fn namespace(config: &Config, mount: &Mount) -> Result<OwnedFd, OciError> {
     let (users, groups) = if mount.uid_mappings.is_empty() {
@@ -21,6 +21,14 @@ pub(super) fn namespace(config: &Config, mount: &Mount) -> Result<OwnedFd, OciEr
     } else {
         (&mount.uid_mappings, &mount.gid_mappings)
     };
+    let joined = config.linux.namespaces.iter().find(|one| {
+        one.kind == NamespaceKind::User && !one.path.is_empty() && mount.uid_mappings.is_empty()
+    });
+    if let Some(joined) = joined {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        return rustix::fs::open(joined.path.as_str(), flags, Mode::empty())
+            .map_err(call(format!("open namespace {}", joined.path)));
+    }
     if users.is_empty() || groups.is_empty() {
         return Err(OciError::Refused(format!(
             "mount {}: id-mapped, but there are no mappings",

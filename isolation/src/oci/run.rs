@@ -1,19 +1,20 @@
 //! `run` and `start`: the container's process goes on to its program.
 
-use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 
+use super::console::Console;
 use super::create::{self, Create, Made, Start, state_text, undo, with_start_address};
 use super::delete::destroy;
 use super::error::{OciError, call};
 use super::foreground::{self, Signals};
-use super::launch::{program_words, shell_status};
+use super::launch::{Heard, exec_words, hear, hook_words, shell_status};
 use super::state::{CONFIG, Place, START_SOCKET, Status, Stored, read_bounded};
 use super::{Global, config, hooks};
 use crate::child::oci::GO;
-use crate::child::{Fault, REPORT_BYTES, read_report};
+use crate::child::read_report;
 
 /// What `run` is asked for besides what `create` is.
 #[derive(Clone, Debug, Default)]
@@ -45,26 +46,29 @@ pub fn run(global: &Global, run: &Run) -> Result<u8, OciError> {
         console,
         ..
     } = made;
-    let started = launched.start().and_then(|()| {
+    // Before the first output.
+    let master = console.map_or(Ok(None), Console::master);
+    let started = master.and_then(|master| {
+        launched.start()?;
         let text = state_text(&stored, Status::Running);
-        hooks::run("poststart", &config.hooks.poststart, &text)
+        hooks::run("poststart", &config.hooks.poststart, &text)?;
+        Ok(master)
     });
-    if let Err(error) = started {
-        drop(launched);
-        let error = undo(place, &stored.groups, error);
-        poststop(global, &config, &stored);
-        return Err(error);
-    }
+    let master = match started {
+        Ok(master) => master,
+        Err(error) => {
+            drop(launched);
+            let error = undo(place, &stored.groups, error);
+            poststop(global, &config, &stored);
+            return Err(error);
+        }
+    };
     let Some(signals) = signals else {
         launched.release().1.map_err(call("keep the process"))?;
         return Ok(0);
     };
     // Others may look at it, stop it and add to it while we wait.
     place.unlock();
-    let master = match console {
-        Some(console) => console.master()?,
-        None => None,
-    };
     let (pid, pidfd) = launched.release();
     let pidfd = pidfd.map_err(call("keep the process"))?;
     let raw = foreground::wait(&signals, pid, &pidfd, master.as_ref())?;
@@ -110,24 +114,28 @@ pub fn start(global: &Global, id: &str) -> Result<(), OciError> {
     let path = place.dir.join(CONFIG);
     let text = read_bounded(&path, config::MAX_CONFIG_BYTES)?;
     let config = create::parse(&text, &path)?;
-    let told = knock(&place).map_err(|errno| match errno {
+    let starter = knock(&place).map_err(|errno| match errno {
         Errno::CONNREFUSED | Errno::CONNRESET | Errno::PIPE => OciError::StartStopped,
         errno => call("start the container")(errno),
     })?;
+    let told = match hear(starter)? {
+        Heard::Report(report, words) => Some((report, words)),
+        // Closed by exec.
+        Heard::Byte(_) | Heard::End => None,
+    };
     let socket = place.dir.join(START_SOCKET);
     std::fs::remove_file(&socket).map_err(call(format!("remove {}", socket.display())))?;
-    if let Some(report) = told {
+    if let Some((report, words)) = told {
         let (_, code) = read_report(report);
         let program = config
             .process
             .as_ref()
             .and_then(|process| process.args.first());
-        let words = if code < 0 {
-            format!("error running startContainer hook: {}", Fault::words(code))
+        return Err(OciError::Start(if words.is_empty() {
+            exec_words(program.map_or("", String::as_str), code)
         } else {
-            program_words(program.map_or("", String::as_str), code)
-        };
-        return Err(OciError::Start(words));
+            hook_words(&words, code)
+        }));
     }
     let text = state_text(&stored, Status::Running);
     if let Err(error) = hooks::run("poststart", &config.hooks.poststart, &text) {
@@ -138,20 +146,11 @@ pub fn start(global: &Global, id: &str) -> Result<(), OciError> {
     Ok(())
 }
 
-/// Lets the process go on; its report if it failed to.
-fn knock(place: &Place) -> Result<Option<[u8; REPORT_BYTES]>, Errno> {
+/// Lets the process go on; where it tells how that went.
+fn knock(place: &Place) -> Result<OwnedFd, Errno> {
     let kind = SocketType::SEQPACKET;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
     with_start_address(&place.dir, |address| rustix::net::connect(&socket, address))?;
     rustix::net::send(&socket, &[GO], SendFlags::NOSIGNAL)?;
-    let mut report = [0; REPORT_BYTES];
-    loop {
-        match rustix::net::recv(socket.as_fd(), &mut report, RecvFlags::empty()) {
-            Ok((REPORT_BYTES, _)) => return Ok(Some(report)),
-            // Closed by exec.
-            Ok(_) | Err(Errno::CONNRESET) => return Ok(None),
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
+    Ok(socket)
 }

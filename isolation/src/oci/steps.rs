@@ -13,17 +13,21 @@ mod process;
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::mount::MountPropagationFlags as Propagation;
 
 pub(super) use label::{apparmor_enabled, selinux_enabled};
 pub(super) use namespaces::{Entered, Namespaces, with_pid_namespace};
-pub(super) use process::{ProcessPlan, capability_names, home, parse_capability};
+pub(super) use process::{
+    ProcessPlan, capability_names, capability_warnings, home, parse_capability, schedule,
+};
 
 use super::config::{Config, NamespaceKind, Process};
 use super::error::OciError;
 use super::groups::{Door, Groups, Tree};
 use crate::plan::{Command, InRoot, OciHook, OciStep, Plan, Step};
+use crate::seccomp::Program;
 
 /// Descriptors that a plan names by number.
 #[derive(Debug, Default)]
@@ -53,6 +57,8 @@ pub(super) struct Input<'a> {
     /// Files with the container's state, for hooks of the container: while it is made, once it is.
     pub(super) hook_states: Option<(i32, i32)>,
     pub(super) no_pivot: bool,
+    /// Whether a process outside a joined PID namespace takes the steps, see [`OciStep::Birth`].
+    pub(super) apart: bool,
     pub(super) no_new_keyring: bool,
     /// Descriptors from here on are not the container's.
     pub(super) first_closed: u32,
@@ -86,14 +92,14 @@ fn oci(step: OciStep) -> Step {
 
 /// The plan of a container's first process.
 pub(super) fn container(
-    input: Input<'_>,
+    mut input: Input<'_>,
     namespaces: &Namespaces,
     kept: &mut Kept,
 ) -> Result<Plan, OciError> {
     let config = input.config;
     let mut steps = Vec::with_capacity(64);
     namespaces.steps(&mut steps);
-    cgroup_steps(input.doors, kept, &mut steps);
+    cgroup_steps(std::mem::take(&mut input.doors), kept, &mut steps);
     namespaces.late_steps(config, &mut steps)?;
     kernel_settings(config, &mut steps)?;
     let propagation = mounts::propagation(&config.linux.rootfs_propagation)?;
@@ -108,23 +114,43 @@ pub(super) fn container(
     let context = mounts::Context {
         config,
         bundle: input.bundle,
+        rootfs: input.rootfs,
         trees: input.trees,
         groups: input.groups,
         propagation,
         users: namespaces.users(),
         own_cgroups: namespaces.has(NamespaceKind::Cgroup),
+        pids: namespaces.pid_to_join().filter(|_| input.apart),
     };
     let read_only = mounts::steps(&context, kept, &mut steps)?;
     devices::steps(config, namespaces, kept, &mut steps)?;
+    let created = runtime_steps(&input, &mut steps)?;
+    guards(config, read_only, input.process, &mut steps)?;
+    steps.push(if input.no_pivot {
+        oci(OciStep::MoveRoot)
+    } else {
+        Step::Pivot
+    });
+    if propagation.intersects(Propagation::SHARED | Propagation::UNBINDABLE) {
+        steps.push(oci(OciStep::RootPropagation(propagation.bits())));
+    }
+    // For the process that the last steps make; hooks are still run in our PID namespace.
+    steps.extend(namespaces.apart(input.apart));
+    last(&input, created, kept, steps)
+}
+
+/// Adds the terminal, and the hooks before the change of root. The state of a container that was made.
+fn runtime_steps(input: &Input<'_>, steps: &mut Vec<Step>) -> Result<i32, OciError> {
     if let Some(socket) = input.console {
         let size = input.process.console_size;
         steps.push(oci(OciStep::Terminal {
             socket,
             size: size.map(|size| (size.height, size.width)),
             console: true,
+            control: !input.apart,
         }));
     }
-    let hooks = &config.hooks;
+    let hooks = &input.config.hooks;
     // The container's own need to be told its process id, too.
     let all = [
         &hooks.prestart,
@@ -136,17 +162,20 @@ pub(super) fn container(
         steps.push(oci(OciStep::RuntimeHooks));
     }
     let (creating, created) = input.hook_states.unwrap_or((-1, -1));
-    hook_steps(&hooks.create_container, creating, &mut steps)?;
-    guards(config, read_only, input.process, &mut steps)?;
-    steps.push(if input.no_pivot {
-        oci(OciStep::MoveRoot)
-    } else {
-        Step::Pivot
-    });
-    if propagation.intersects(Propagation::SHARED | Propagation::UNBINDABLE) {
-        steps.push(oci(OciStep::RootPropagation(propagation.bits())));
-    }
-    let plan = ProcessPlan {
+    let container = &hooks.create_container;
+    hook_steps("createContainer", container, &[], (creating, None), steps)?;
+    Ok(created)
+}
+
+/// Adds the steps from the keyring to exec.
+fn last(
+    input: &Input<'_>,
+    created: i32,
+    kept: &mut Kept,
+    mut steps: Vec<Step>,
+) -> Result<Plan, OciError> {
+    let config = input.config;
+    let mut plan = ProcessPlan {
         process: input.process,
         new_keyring: !input.no_new_keyring,
         first_closed: input.first_closed,
@@ -154,12 +183,30 @@ pub(super) fn container(
         home: home(input.rootfs, config, input.process),
         seccomp: config.linux.seccomp.as_ref(),
         personality: config.linux.personality.as_ref(),
+        kept: vec![created],
     };
     let mut after = Vec::new();
-    hook_steps(&hooks.start_container, created, &mut after)?;
+    let start = &config.hooks.start_container;
+    let env = plan.environment();
+    let filter = plan.filter()?;
+    // Those that have no_new_privs may load it themselves; the others are in it already.
+    let theirs = match &filter {
+        Some(Step::Filter(program)) if input.process.no_new_privileges => Some(program),
+        _ => None,
+    };
+    hook_steps("startContainer", start, &env, (created, theirs), &mut after)?;
     // After the hooks, which are not confined by it.
-    after.extend(label::step(input.process, kept)?);
-    plan.finish(steps, None, after)
+    if let Some((step, proc)) = label::step(input.process, kept)? {
+        if start.is_empty() {
+            steps.push(step);
+        } else {
+            plan.kept.push(proc);
+            after.push(step);
+        }
+    }
+    let terminal = input.console.is_some();
+    let birth = input.apart.then(|| oci(OciStep::Birth { terminal }));
+    plan.finish(steps, birth, filter, after)
 }
 
 fn cgroup_steps(doors: Vec<Door>, kept: &mut Kept, steps: &mut Vec<Step>) {
@@ -212,12 +259,15 @@ fn guards(
     Ok(())
 }
 
+/// Without an environment of its own a hook gets `env`.
 fn hook_steps(
+    kind: &str,
     hooks: &[super::config::Hook],
-    state: i32,
+    env: &[String],
+    (state, filter): (i32, Option<&Arc<Program>>),
     steps: &mut Vec<Step>,
 ) -> Result<(), OciError> {
-    for hook in hooks {
+    for (index, hook) in hooks.iter().enumerate() {
         let strings = |list: &[String]| list.iter().map(c).collect::<Result<Vec<_>, _>>();
         let argv = if hook.args.is_empty() {
             vec![c(&hook.path)?]
@@ -225,11 +275,17 @@ fn hook_steps(
             strings(&hook.args)?
         };
         steps.push(oci(OciStep::Hook(std::rc::Rc::new(OciHook {
+            name: c(format!("{kind} hook #{index}"))?,
             path: c(&hook.path)?,
             argv: crate::sys::StringArray::new(argv),
-            envp: crate::sys::StringArray::new(strings(&hook.env)?),
+            envp: crate::sys::StringArray::new(strings(if hook.env.is_empty() {
+                env
+            } else {
+                &hook.env
+            })?),
             timeout_ms: super::hooks::timeout_ms(hook),
             state,
+            filter: filter.cloned(),
         }))));
     }
     Ok(())
@@ -246,7 +302,7 @@ pub(super) fn exec(
 ) -> Result<Plan, OciError> {
     let mut steps = Vec::with_capacity(32);
     // While the host's procfs is in reach; a clone passes it on.
-    steps.extend(label::step(plan.process, kept)?);
+    steps.extend(label::step(plan.process, kept)?.map(|(step, _)| step));
     cgroup_steps(doors, kept, &mut steps);
     namespaces.steps(pidfd, &mut steps);
     steps.push(oci(OciStep::WorkingDirectory {
@@ -259,13 +315,12 @@ pub(super) fn exec(
             socket,
             size: size.map(|size| (size.height, size.width)),
             console: false,
+            control: false,
         }));
     }
-    let birth = oci(OciStep::Birth {
-        first: plan.first_closed,
-        terminal: console.is_some(),
-    });
-    plan.finish(steps, Some(birth), Vec::new())
+    let terminal = console.is_some();
+    let birth = Some(oci(OciStep::Birth { terminal }));
+    plan.finish(steps, birth, plan.filter()?, Vec::new())
 }
 
 /// The command, ready for exec.

@@ -7,12 +7,13 @@
 use std::ffi::CString;
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use nix::sched::CloneFlags;
 use rustix::fs::Gid;
 
 use super::{CgroupTop, InRoot};
-use crate::sys::oci::SchedAttr;
+use crate::seccomp::Program;
 
 /// A descriptor that the runtime opened before the clone.
 pub(crate) type Number = i32;
@@ -41,7 +42,12 @@ pub(crate) enum OciStep {
         path: String,
     },
     /// Make a time namespace with these offsets and enter it.
-    TimeNamespace(CString),
+    TimeNamespace {
+        /// Text for `timens_offsets`.
+        offsets: CString,
+        /// Whether the user namespace was made for the container.
+        own_users: bool,
+    },
     /// Write to a file of procfs, seen from the host.
     ProcWrite {
         /// Path below `/proc`.
@@ -62,11 +68,15 @@ pub(crate) enum OciStep {
     Mount(Box<OciMount>),
     /// Make a device node, or bind the host's.
     Device(Box<OciDevice>),
-    /// Close everything from this number on that the process does not need, and go on as a child of
-    /// the runtime, the first to be seen in the PID namespace that was set.
-    Birth {
+    /// Close everything from this number on that the last steps do not need.
+    Settle {
         /// First to close.
         first: u32,
+        /// What they need besides the talk with the runtime; at most [`MAX_KEPT`].
+        keep: Vec<Number>,
+    },
+    /// Go on as a child of the runtime, the first to be seen in the PID namespace that was set.
+    Birth {
         /// Whether stdin becomes its controlling terminal.
         terminal: bool,
     },
@@ -84,6 +94,8 @@ pub(crate) enum OciStep {
         size: Option<(u16, u16)>,
         /// Whether `/dev/console` is to be made.
         console: bool,
+        /// Whether it becomes the controlling terminal now.
+        control: bool,
     },
     /// Make a path unreadable.
     Mask(InRoot),
@@ -119,8 +131,6 @@ pub(crate) enum OciStep {
         /// Bound.
         hard: u64,
     },
-    /// Set the scheduling policy.
-    Schedule(SchedAttr),
     /// Set the block I/O priority.
     IoPriority(i32),
     /// Set the execution domain.
@@ -142,6 +152,9 @@ pub(crate) enum OciStep {
     CloseFrom(u32),
 }
 
+/// Most descriptors of [`OciStep::Settle`].
+pub(crate) const MAX_KEPT: usize = 4;
+
 /// What a mount shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Shown {
@@ -152,12 +165,16 @@ pub(crate) enum Shown {
         /// Whether that is a directory.
         is_dir: bool,
     },
+    /// What is at a place of the container by then.
+    Inside(InsideTree),
     /// A file system made anew.
     New {
         /// Its type.
         kind: CString,
         /// `source` and the other parameters; a flag has no value.
         options: Vec<(CString, Option<CString>)>,
+        /// Of procfs: the PID namespace that it shows, if not the caller's (Linux 6.17).
+        pids: Option<Number>,
     },
     /// A tmpfs with one directory for each cgroup tree.
     Cgroups {
@@ -166,6 +183,19 @@ pub(crate) enum Shown {
         /// What is mounted on them.
         trees: Vec<CgroupTree>,
     },
+}
+
+/// A part of the container's own tree, to be shown a second time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct InsideTree {
+    /// Which.
+    pub(crate) from: InRoot,
+    /// Whether with what is mounted below.
+    pub(crate) recursive: bool,
+    /// `MOUNT_ATTR_*` to set and to clear, and whether below as well.
+    pub(crate) changes: [(u64, u64, bool); 2],
+    /// User namespace that maps its ids, and whether below as well.
+    pub(crate) users: Option<(Number, bool)>,
 }
 
 /// A directory of the cgroup mount.
@@ -224,6 +254,8 @@ pub(crate) struct OciDevice {
 /// A hook that the child runs.
 #[derive(Debug)]
 pub(crate) struct OciHook {
+    /// As runc names it: kind and place in its list.
+    pub(crate) name: CString,
     /// Program.
     pub(crate) path: CString,
     /// Arguments.
@@ -234,6 +266,8 @@ pub(crate) struct OciHook {
     pub(crate) timeout_ms: i32,
     /// The container's state, as a file to be read from its start.
     pub(crate) state: Number,
+    /// The system call filter that it runs under.
+    pub(crate) filter: Option<Arc<Program>>,
 }
 
 impl PartialEq for OciHook {
@@ -276,7 +310,7 @@ impl fmt::Display for OciStep {
             Self::AwaitMaps => f.write_str("become root of the user namespace"),
             Self::BecomeRoot => f.write_str("become root of the joined user namespace"),
             Self::JoinCgroup { path, .. } => write!(f, "join cgroup {path}"),
-            Self::TimeNamespace(_) => f.write_str("make the time namespace"),
+            Self::TimeNamespace { .. } => f.write_str("make the time namespace"),
             Self::ProcWrite { path, value } => write!(
                 f,
                 "write {} to /proc/{}",
@@ -287,10 +321,11 @@ impl fmt::Display for OciStep {
             Self::Root { at, .. } => write!(f, "mount the root {}", at.to_string_lossy()),
             Self::Mount(mount) => write!(f, "mount {} at {}", mount.source, mount.at),
             Self::Device(device) => write!(f, "make the device {}", device.at),
+            Self::Settle { .. } => f.write_str("close what is the host's"),
             Self::Birth { .. } => f.write_str("start in the pid namespace"),
             Self::DeviceLinks => f.write_str("make the links of /dev"),
             Self::RuntimeHooks => f.write_str("wait for the runtime's hooks"),
-            Self::Hook(hook) => write!(f, "run the hook {}", hook.path.to_string_lossy()),
+            Self::Hook(hook) => write!(f, "error running {}", hook.name.to_string_lossy()),
             Self::Terminal { .. } => f.write_str("make the terminal"),
             Self::Mask(at) => write!(f, "mask {at}"),
             Self::ReadOnlyPath(at) => write!(f, "make {at} read-only"),
@@ -306,7 +341,6 @@ impl fmt::Display for OciStep {
             }
             Self::FindProgram => f.write_str("find the program"),
             Self::Limit { name, .. } => write!(f, "set the limit {name}"),
-            Self::Schedule(_) => f.write_str("set the scheduler"),
             Self::IoPriority(_) => f.write_str("set the I/O priority"),
             Self::Personality(_) => f.write_str("set the personality"),
             Self::Credentials(who) => write!(f, "become user {}:{}", who.uid, who.gid),

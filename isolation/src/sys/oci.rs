@@ -78,15 +78,6 @@ pub(crate) fn set_limit(resource: u32, soft: u64, hard: u64) -> Result<(), Errno
     check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, limit.as_ptr(), old) })
 }
 
-/// The bound of one resource limit, by the kernel's number.
-pub(crate) fn hard_limit(resource: u32) -> Result<u64, Errno> {
-    let mut limit = [0_u64; 2];
-    let new: *const u64 = std::ptr::null();
-    // SAFETY: two u64 are an rlimit64, and no new one is set.
-    check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, new, limit.as_mut_ptr()) })?;
-    Ok(limit[1])
-}
-
 /// `struct sched_attr`, version 0 (48 bytes).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,12 +100,12 @@ pub(crate) struct SchedAttr {
     pub(crate) period: u64,
 }
 
-/// Sets this process's scheduling policy.
-pub(crate) fn schedule(attr: &SchedAttr) -> Result<(), Errno> {
+/// Sets a process's scheduling policy.
+pub(crate) fn schedule(pid: i32, attr: &SchedAttr) -> Result<(), Errno> {
     let attr = SchedAttr { size: 48, ..*attr };
     let pointer: *const SchedAttr = &raw const attr;
     // SAFETY: `attr` is a live sched_attr whose size field holds its size.
-    check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, pointer, 0) })
+    check(unsafe { libc::syscall(libc::SYS_sched_setattr, pid, pointer, 0) })
 }
 
 /// Waits for one child to end; its raw status.

@@ -1,10 +1,10 @@
 //! The change from a process outside the container's PID namespace to the one inside.
 //!
 //! Who holds `CAP_SYS_PTRACE` inside reaches everything that a process there has open: its root, its
-//! working directory, its descriptors. So a process that joins a running container is seen inside
-//! only once all of these are the container's, and its rights too wherever the kernel allows: an
-//! intermediate process outside does the steps before, closes what is the host's, and makes the last
-//! one as its sibling, a child of the runtime.
+//! working directory, its descriptors. So a process that joins a PID namespace in which others run is
+//! seen there only once all of these are the container's, and its rights too wherever the kernel
+//! allows: an intermediate process outside does the steps before, closes what is the host's, and makes
+//! the last one as its sibling, a child of the runtime.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -12,23 +12,31 @@ use rustix::io::Errno;
 
 use super::super::Fault;
 use super::link::Link;
+use crate::plan::MAX_KEPT;
 use crate::sys::{self, Cloned, clone_flags};
 
-/// Returns in the new process only.
-pub(super) fn birth(
+/// Closes what is the host's. The root, the mounts and the cgroups are done with by now.
+pub(super) fn settle(
     first: u32,
-    terminal: bool,
+    keep: &[i32],
     link: &Link,
-    dirs: [Option<&OwnedFd>; 2],
+    cwd: Option<&OwnedFd>,
 ) -> Result<(), Fault> {
-    let (shared, number) = link.numbers();
-    let number = number.ok_or(Errno::BADF)?;
-    let [root, cwd] = dirs.map(|dir| dir.map(AsRawFd::as_raw_fd));
-    let [sync, start] = shared;
-    // One that is not there is the same as one that is kept already.
-    let mut keep =
-        [Some(number), root, cwd, sync, start].map(|one| one.unwrap_or(number).unsigned_abs());
-    sys::oci::close_all_but(first, &mut keep)?;
+    let ([sync, start], number) = link.numbers();
+    let sync = sync.ok_or(Errno::BADF)?;
+    let fixed = [Some(sync), start, number, cwd.map(AsRawFd::as_raw_fd)];
+    let mut all = [sync.unsigned_abs(); 4 + MAX_KEPT];
+    let more = keep.iter().copied().filter(|one| *one >= 0).map(Some);
+    for (place, one) in all.iter_mut().zip(fixed.into_iter().chain(more)) {
+        // One that is not there is the same as one that is kept already.
+        *place = one.unwrap_or(sync).unsigned_abs();
+    }
+    Ok(sys::oci::close_all_but(first, &mut all)?)
+}
+
+/// Returns in the new process only.
+pub(super) fn birth(terminal: bool, link: &Link) -> Result<(), Fault> {
+    let number = link.numbers().1.ok_or(Errno::BADF)?;
     match sys::clone3(clone_flags::PARENT, None)? {
         Cloned::Child => {
             sys::oci::close(number);

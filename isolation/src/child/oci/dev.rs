@@ -99,8 +99,7 @@ pub(super) fn links(root: BorrowedFd<'_>) -> Result<(), Fault> {
 }
 
 /// Makes a terminal in the container's own devpts, sends its master to whoever holds the other end
-/// of `socket`, and makes its slave stdin, stdout, stderr and, with the console of a container, the
-/// controlling terminal, which one more process gets at its birth. Nothing is
+/// of `socket`, and makes its slave stdin, stdout and stderr. Nothing is
 /// reached by a name that the container could have changed (CVE-2025-52565).
 pub(super) fn terminal(
     root: BorrowedFd<'_>,
@@ -148,9 +147,6 @@ pub(super) fn terminal(
     drop(master);
     for number in 0..3 {
         sys::dup_to(slave.as_fd(), number, false)?;
-    }
-    if console {
-        rustix::process::ioctl_tiocsctty(&slave)?;
     }
     Ok(())
 }

@@ -14,6 +14,11 @@ pub(crate) const READY: u8 = b'r';
 /// The parent answers that the child may go on.
 pub(crate) const GO: u8 = b'g';
 
+/// The child tells words, after this byte, that belong to the report that follows.
+pub(crate) const WORDS: u8 = b'w';
+/// How many.
+pub(crate) const MAX_WORDS_BYTES: usize = 2048;
+
 /// The child's end.
 #[derive(Debug)]
 pub(in crate::child) struct Link {
@@ -50,6 +55,14 @@ impl Link {
             Some(starter) => rustix::net::send(starter, bytes, SendFlags::NOSIGNAL),
             None => rustix::net::send(sys::oci::borrow(self.sync), bytes, SendFlags::NOSIGNAL),
         };
+    }
+
+    /// Tells words for the report that follows.
+    pub(super) fn tell(&self, words: &[u8]) {
+        let mut message = [WORDS; MAX_WORDS_BYTES + 1];
+        let length = words.len().min(MAX_WORDS_BYTES);
+        message[1..=length].copy_from_slice(&words[..length]);
+        self.say(&message[..=length]);
     }
 
     /// Asks and waits for the answer.

@@ -6,18 +6,18 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{CWD, FileType};
+use rustix::fs::{CWD, FileType, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags,
-    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change,
-    move_mount, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, open_tree, unmount,
 };
 
 use super::super::root::new_mount;
 use super::super::{Fault, cgroups, paths};
-use super::copy;
-use crate::plan::{CgroupTop, CgroupTree, OciMount, Shown};
+use super::{copy, reach};
+use crate::plan::{CgroupTop, CgroupTree, InsideTree, OciMount, Shown};
 use crate::sys;
 
 /// Sets the propagation of the mount at `path`; `flags` are `MS_*`.
@@ -58,15 +58,27 @@ pub(super) fn move_root(root: BorrowedFd<'_>) -> Result<(), Fault> {
 /// Makes one mount.
 pub(super) fn mount(root: BorrowedFd<'_>, mount: &OciMount) -> Result<(), Fault> {
     match &mount.shown {
+        Shown::Inside(inside) => {
+            let tree = own_tree(root, inside)?;
+            let target = target(root, mount, is_dir(&tree)?)?;
+            paths::attach(&tree, target)?;
+            propagate(tree.as_fd(), &mount.propagation)
+        }
         Shown::Tree { tree, is_dir } => {
             let tree = sys::oci::borrow(*tree);
             let target = target(root, mount, *is_dir)?;
             paths::attach(tree, target)?;
             propagate(tree, &mount.propagation)
         }
-        Shown::New { kind, options } => {
+        Shown::New {
+            kind,
+            options,
+            pids,
+        } => {
+            let there = paths::open(root, &mount.at.path, paths::DIR, paths::WITHIN).is_ok();
             let target = target(root, mount, true)?;
-            let made = new_file_system(kind, options, mount, &target)?;
+            let covered = (mount.keep_mode && there).then_some(&target);
+            let made = new_file_system(kind, options, *pids, mount, covered)?;
             if mount.copy_up {
                 copy::tree(&target, &made)?;
                 let read_only = mount.attributes & sys::mount_attr::RDONLY;
@@ -83,10 +95,15 @@ fn target(root: BorrowedFd<'_>, mount: &OciMount, is_dir: bool) -> Result<OwnedF
     if mount.strict {
         return Ok(paths::own_dir(root, &mount.at.path)?);
     }
-    if is_dir {
-        Ok(paths::make_dirs(root, &mount.at)?)
+    let made = if is_dir {
+        paths::make_dirs(root, &mount.at)
     } else {
-        Ok(paths::make_file(root, &mount.at)?)
+        paths::make_file(root, &mount.at)
+    };
+    match made {
+        // A link to nothing may be in the way.
+        Err(Errno::NOENT | Errno::EXIST) => Ok(reach::make(root, &mount.at.path, is_dir)?),
+        done => Ok(done?),
     }
 }
 
@@ -99,13 +116,35 @@ fn propagate(mount: BorrowedFd<'_>, flags: &[u32]) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Clones what an earlier mount, or the image, shows in the container itself.
+fn own_tree(root: BorrowedFd<'_>, inside: &InsideTree) -> Result<OwnedFd, Fault> {
+    let found = paths::open(root, &inside.from.path, OFlags::PATH, paths::WITHIN)?;
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    if inside.recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    let tree = open_tree(&found, c"", flags)?;
+    for (set, clear, below) in inside.changes {
+        if set != 0 || clear != 0 {
+            sys::mount_change(tree.as_fd(), set, clear, 0, below)?;
+        }
+    }
+    if let Some((users, below)) = inside.users {
+        sys::users::map_mount_ids(tree.as_fd(), sys::oci::borrow(users), below)?;
+    }
+    Ok(tree)
+}
+
 /// Makes a detached file system. A tmpfs without a mode of its own takes that of the directory it
 /// covers, as runc has it.
 fn new_file_system(
     kind: &CStr,
     options: &[(std::ffi::CString, Option<std::ffi::CString>)],
+    pids: Option<i32>,
     mount: &OciMount,
-    target: &OwnedFd,
+    covered: Option<&OwnedFd>,
 ) -> Result<OwnedFd, Fault> {
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
     for (key, value) in options {
@@ -114,8 +153,11 @@ fn new_file_system(
             None => fsconfig_set_flag(&context, key.as_c_str())?,
         }
     }
-    if mount.keep_mode {
-        let mode = rustix::fs::fstat(target)?.st_mode & 0o7777;
+    if let Some(pids) = pids {
+        fsconfig_set_fd(&context, c"pidns", sys::oci::borrow(pids))?;
+    }
+    if let Some(covered) = covered {
+        let mode = rustix::fs::fstat(covered)?.st_mode & 0o7777;
         let mut digits = [0; 5];
         for (place, digit) in digits[..4].iter_mut().enumerate() {
             *digit = b'0' + u8::try_from(mode >> (9 - 3 * place) & 7).unwrap_or(0);

@@ -51,18 +51,16 @@ fn wanted(process: &Process) -> Result<Option<(&'static str, String)>, OciError>
     }
 }
 
-/// The step, if a label is asked for.
-pub(super) fn step(process: &Process, kept: &mut Kept) -> Result<Option<Step>, OciError> {
+/// The step, if a label is asked for, and the descriptor that it needs.
+pub(super) fn step(process: &Process, kept: &mut Kept) -> Result<Option<(Step, i32)>, OciError> {
     let Some((path, value)) = wanted(process)? else {
         return Ok(None);
     };
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let proc = rustix::fs::open("/proc", flags, Mode::empty()).map_err(call("open /proc"))?;
-    Ok(Some(oci(OciStep::Label {
-        proc: kept.keep(proc),
-        path: c(path)?,
-        value: c(value)?,
-    })))
+    let proc = kept.keep(proc);
+    let (path, value) = (c(path)?, c(value)?);
+    Ok(Some((oci(OciStep::Label { proc, path, value }), proc)))
 }
 
 #[cfg(test)]

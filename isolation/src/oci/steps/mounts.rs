@@ -13,7 +13,7 @@ use crate::oci::config::{Config, Mount};
 use crate::oci::error::{OciError, call};
 use crate::oci::groups::{Groups, Tree, pure_v2};
 use crate::oci::options::{self, Options, attr};
-use crate::plan::{CgroupTop, CgroupTree, InRoot, OciMount, OciStep, Shown, Step};
+use crate::plan::{CgroupTop, CgroupTree, InRoot, InsideTree, OciMount, OciStep, Shown, Step};
 use crate::sys;
 
 /// What below `/proc` may be covered: files that show the container's own share of the machine.
@@ -35,11 +35,34 @@ const PROC_FILES: [&str; 11] = [
 pub(super) struct Context<'a> {
     pub(super) config: &'a Config,
     pub(super) bundle: &'a Path,
+    pub(super) rootfs: &'a Path,
     pub(super) trees: &'a [Tree],
     pub(super) groups: &'a Groups,
     pub(super) propagation: Propagation,
     pub(super) users: bool,
     pub(super) own_cgroups: bool,
+    /// The PID namespace for procfs, where the one who mounts it is in another.
+    pub(super) pids: Option<i32>,
+}
+
+impl Context<'_> {
+    /// Where a mount goes. As with runc it may be named as the host sees it.
+    fn destination(&self, mount: &Mount) -> Result<InRoot, OciError> {
+        let path = Path::new(&mount.destination);
+        let below = path.strip_prefix(self.rootfs).ok().and_then(Path::to_str);
+        inside(below.unwrap_or(&mount.destination))
+    }
+
+    /// The place in the container that a path of the host names before the change of root.
+    fn below_root(&self, source: &Path) -> Option<InRoot> {
+        let root = self.config.root.as_ref()?;
+        let named = self.bundle.join(&root.path);
+        let below = source
+            .strip_prefix(self.rootfs)
+            .or_else(|_| source.strip_prefix(&named))
+            .ok()?;
+        inside(below.to_str()?).ok()
+    }
 }
 
 /// `linux.rootfsPropagation`.
@@ -172,6 +195,9 @@ fn bind(
     } else {
         context.bundle.join(&mount.source)
     };
+    if let Some(from) = context.below_root(&source) {
+        return own_tree(context, mount, options, from, kept);
+    }
     let words = || format!("mount {} at {}", source.display(), mount.destination);
     let tree = clone_tree(&source, options.recursive).map_err(|error| match error {
         OciError::Call { source, .. } => call(words())(source),
@@ -199,7 +225,41 @@ fn bind(
             is_dir: FileType::from_raw_mode(stat.st_mode).is_dir(),
             tree: kept.keep(tree),
         },
-        at: inside(&mount.destination)?,
+        at: context.destination(mount)?,
+        attributes: 0,
+        strict: false,
+        propagation: propagation_flags(options),
+        copy_up: false,
+        keep_mode: false,
+    })
+}
+
+/// A part of the root: an earlier mount may have to be there first.
+fn own_tree(
+    context: &Context<'_>,
+    mount: &Mount,
+    options: &Options,
+    from: InRoot,
+    kept: &mut Kept,
+) -> Result<OciMount, OciError> {
+    let users = if options.idmap.is_some() || !mount.uid_mappings.is_empty() {
+        let users = super::super::idmap::namespace(context.config, mount)?;
+        Some((kept.keep(users), options.idmap == Some(true)))
+    } else {
+        None
+    };
+    Ok(OciMount {
+        source: mount.source.clone(),
+        shown: Shown::Inside(InsideTree {
+            from,
+            recursive: options.recursive,
+            changes: [
+                (options.set, options.clear, false),
+                (options.set_all, options.clear_all, true),
+            ],
+            users,
+        }),
+        at: context.destination(mount)?,
         attributes: 0,
         strict: false,
         propagation: propagation_flags(options),
@@ -213,7 +273,7 @@ fn file_system(
     mount: &Mount,
     options: &Options,
 ) -> Result<OciMount, OciError> {
-    let at = inside(&mount.destination)?;
+    let at = context.destination(mount)?;
     let mut parameters = Vec::new();
     if !mount.source.is_empty() {
         parameters.push((c("source")?, Some(c(&mount.source)?)));
@@ -244,6 +304,7 @@ fn file_system(
         shown: Shown::New {
             kind: c(&mount.kind)?,
             options: parameters,
+            pids: context.pids.filter(|_| mount.kind == "proc"),
         },
         at,
         attributes: options.set | options.set_all,
@@ -262,12 +323,13 @@ fn cgroup(
     options: &Options,
     kept: &mut Kept,
 ) -> Result<OciMount, OciError> {
-    let at = inside(&mount.destination)?;
+    let at = context.destination(mount)?;
     let shown = if pure_v2() {
         if context.own_cgroups {
             Shown::New {
                 kind: c("cgroup2")?,
                 options: Vec::new(),
+                pids: None,
             }
         } else {
             let own = context

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use nix::sched::CloneFlags;
 use rustix::fs::{Mode, OFlags};
+use rustix::mount::{FsOpenFlags, fsconfig_set_fd, fsopen};
 
 use super::{Kept, c, oci};
 use crate::child::oci::ENTERED;
@@ -106,12 +107,51 @@ impl Namespaces {
             .map(|joined| joined.file)
     }
 
+    /// Whether the steps of a container that joins a PID namespace can be taken outside it. Where user
+    /// namespaces are, only those who are above them reach a process that is not dumpable; procfs
+    /// can show another namespace than the caller's since Linux 6.17.
+    pub(in crate::oci) fn can_be_apart(&self) -> bool {
+        let Some(file) = self.pid_to_join().filter(|_| !self.users()) else {
+            return false;
+        };
+        let Ok(context) = fsopen(c"proc", FsOpenFlags::FSOPEN_CLOEXEC) else {
+            return false;
+        };
+        fsconfig_set_fd(&context, c"pidns", crate::sys::oci::borrow(file)).is_ok()
+    }
+
+    /// The step before the birth.
+    pub(super) fn apart(&self, apart: bool) -> Option<Step> {
+        let mut joined = self.joined.iter();
+        let pid = joined.find(|joined| joined.kind == NamespaceKind::Pid)?;
+        apart.then(|| {
+            oci(OciStep::Join {
+                file: pid.file,
+                kind: flag(pid.kind),
+                path: pid.path.clone(),
+            })
+        })
+    }
+
     /// The user namespace to enter before the clone of the container's first process.
     pub(in crate::oci) fn users_to_join(&self) -> Option<i32> {
         self.joined
             .iter()
             .find(|joined| joined.kind == NamespaceKind::User)
             .map(|joined| joined.file)
+    }
+
+    /// The namespaces to enter before a joined user namespace, which may not own them.
+    pub(in crate::oci) fn before_users(&self) -> Vec<(i32, CloneFlags)> {
+        if self.users_to_join().is_none() {
+            return Vec::new();
+        }
+        let kinds = [NamespaceKind::User, NamespaceKind::Cgroup];
+        let joined = self.joined.iter();
+        joined
+            .filter(|joined| !kinds.contains(&joined.kind))
+            .map(|joined| (joined.file, flag(joined.kind)))
+            .collect()
     }
 
     /// Flags of the clone.
@@ -136,7 +176,8 @@ impl Namespaces {
             steps.push(oci(OciStep::BecomeRoot));
         }
         for joined in &self.joined {
-            let before_the_clone = matches!(joined.kind, NamespaceKind::Pid | NamespaceKind::User);
+            let before_the_clone = matches!(joined.kind, NamespaceKind::Pid | NamespaceKind::User)
+                || self.users_to_join().is_some();
             if !before_the_clone && joined.kind != NamespaceKind::Cgroup {
                 steps.push(oci(OciStep::Join {
                     file: joined.file,
@@ -172,7 +213,10 @@ impl Namespaces {
                 // Writing to a String cannot fail.
                 let _ = writeln!(text, "{clock} {} {}", offset.secs, offset.nanosecs);
             }
-            steps.push(oci(OciStep::TimeNamespace(c(text)?)));
+            steps.push(oci(OciStep::TimeNamespace {
+                offsets: c(text)?,
+                own_users: self.maps.is_some(),
+            }));
         }
         if self.made.contains(&NamespaceKind::Network) {
             steps.push(Step::NetLoopback);

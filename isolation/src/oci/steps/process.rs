@@ -1,5 +1,6 @@
 //! What a process of a container becomes: environment, limits, scheduling, user, rights.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -114,6 +115,44 @@ pub(in crate::oci) fn parse_capability(name: &str) -> Option<u64> {
     Some(1 << number)
 }
 
+/// What of the capabilities cannot be had, in runc's words: names that nobody knows or that this
+/// kernel does not have, and ambient ones that are not inheritable and permitted as well.
+pub(in crate::oci) fn capability_warnings(process: &Process) -> Vec<String> {
+    let Some(wanted) = &process.capabilities else {
+        return Vec::new();
+    };
+    let last = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap");
+    let last = last.ok().and_then(|text| text.trim().parse::<u32>().ok());
+    let here = last.map_or(u64::MAX, |last| u64::MAX >> (63 - last.min(63)));
+    let known = |name: &String| parse_capability(name).is_some_and(|bit| bit & here != 0);
+    let sets = [
+        &wanted.bounding,
+        &wanted.effective,
+        &wanted.inheritable,
+        &wanted.permitted,
+        &wanted.ambient,
+    ];
+    let unknown = sets.into_iter().flatten().filter(|name| !known(name));
+    let unknown: BTreeSet<&str> = unknown.map(String::as_str).collect();
+    let mut warnings = Vec::new();
+    if !unknown.is_empty() {
+        let unknown: Vec<&str> = unknown.into_iter().collect();
+        let unknown = unknown.join(" ");
+        warnings.push(format!(
+            "ignoring unknown or unavailable capabilities: [{unknown}]"
+        ));
+    }
+    let may = set(&wanted.inheritable) & set(&wanted.permitted);
+    for name in &wanted.ambient {
+        if parse_capability(name).is_some_and(|bit| bit & here & !may != 0) {
+            warnings.push(format!(
+                "can't raise ambient capability {name}: operation not permitted"
+            ));
+        }
+    }
+    warnings
+}
+
 /// Unknown names are passed over, as runc does: a newer engine names newer capabilities.
 fn set(names: &[String]) -> u64 {
     names
@@ -131,27 +170,30 @@ pub(in crate::oci) struct ProcessPlan<'a> {
     pub(in crate::oci) home: String,
     pub(in crate::oci) seccomp: Option<&'a serde_json::Value>,
     pub(in crate::oci) personality: Option<&'a Personality>,
+    /// Descriptors that steps after the start need.
+    pub(in crate::oci) kept: Vec<i32>,
 }
 
 impl ProcessPlan<'_> {
+    /// The system call filter.
+    pub(super) fn filter(&self) -> Result<Option<Step>, OciError> {
+        let bounding = credentials(self.process).bounding;
+        let step = |profile| filter::step(profile, bounding);
+        self.seccomp.map(step).transpose()
+    }
+
     /// Adds the steps from the keyring to exec. `birth` is where the process starts to be seen in its
     /// PID namespace: as late as it can; `after` comes once it was started.
     pub(in crate::oci) fn finish(
         &self,
         mut steps: Vec<Step>,
         mut birth: Option<Step>,
+        filter: Option<Step>,
         after: Vec<Step>,
     ) -> Result<Plan, OciError> {
         let process = self.process;
-        if process.scheduler.is_some() {
-            // A clone may undo it.
-            steps.extend(birth.take());
-        }
         if self.new_keyring {
             steps.push(Step::Keyring);
-        }
-        if let Some(scheduler) = &process.scheduler {
-            steps.push(oci(OciStep::Schedule(schedule(scheduler)?)));
         }
         if let Some(priority) = &process.io_priority {
             steps.push(oci(OciStep::IoPriority(io_priority(priority)?)));
@@ -171,36 +213,42 @@ impl ProcessPlan<'_> {
             }));
         }
         let who = credentials(process);
-        let filter = self
-            .seccomp
-            .map(|profile| filter::step(profile, who.bounding))
-            .transpose()?;
         // Without no_new_privs only root may load one, and it must allow all that follows.
         let (early, late) = if process.no_new_privileges {
             (None, filter)
         } else {
             (filter, None)
         };
+        // What is the host's is gone before the process may be looked into.
+        steps.push(oci(OciStep::Settle {
+            first: self.first_closed,
+            keep: self.kept.clone(),
+        }));
         if early.is_some() {
-            // The filter may refuse the clone.
+            // The filter may refuse both.
             steps.extend(birth.take());
+            steps.push(oci(OciStep::CloseFrom(self.first_closed)));
         }
+        let filtered = early.is_some();
         steps.extend(early);
         steps.push(oci(OciStep::Credentials(Box::new(who))));
         steps.extend(birth);
         steps.push(oci(OciStep::FindProgram));
         steps.push(oci(OciStep::AwaitStart));
         steps.extend(after);
-        steps.push(oci(OciStep::CloseFrom(self.first_closed)));
+        if !filtered {
+            steps.push(oci(OciStep::CloseFrom(self.first_closed)));
+        }
         steps.extend(late);
         let command = command(process, &self.environment())?;
         steps.push(Step::Exec(command.shown()));
         Ok(Plan { steps, command })
     }
 
-    fn environment(&self) -> Vec<String> {
-        let mut env = self.process.env.clone();
-        if !env.iter().any(|variable| variable.starts_with("HOME=")) {
+    pub(super) fn environment(&self) -> Vec<String> {
+        let mut env = last_ones(&self.process.env);
+        if !env.iter().any(|variable| has_home(variable)) {
+            env.retain(|variable| variable != "HOME=");
             env.push(format!("HOME={}", self.home));
         }
         if self.listen_fds > 0 {
@@ -209,6 +257,24 @@ impl ProcessPlan<'_> {
         }
         env
     }
+}
+
+fn has_home(variable: &str) -> bool {
+    variable.starts_with("HOME=") && variable != "HOME="
+}
+
+/// Each variable once, with the value that was given last.
+pub(in crate::oci) fn last_ones(env: &[String]) -> Vec<String> {
+    let name = |variable: &str| variable.split('=').next().unwrap_or_default().to_owned();
+    let mut seen = BTreeSet::new();
+    let mut found: Vec<String> = env
+        .iter()
+        .rev()
+        .filter(|variable| seen.insert(name(variable)))
+        .cloned()
+        .collect();
+    found.reverse();
+    found
 }
 
 fn credentials(process: &Process) -> Credentials {
@@ -241,7 +307,9 @@ fn named<T: Copy>(known: &[(&str, T)], name: &str, what: &str) -> Result<T, OciE
         .ok_or_else(|| OciError::Refused(format!("invalid {what}: {name}")))
 }
 
-fn schedule(wanted: &Scheduler) -> Result<SchedAttr, OciError> {
+/// What `process.scheduler` asks for, which the runtime sets from outside: the clone that makes the
+/// process may undo it, and the process may lack the right.
+pub(in crate::oci) fn schedule(wanted: &Scheduler) -> Result<SchedAttr, OciError> {
     let mut flags = 0;
     for flag in &wanted.flags {
         flags |= named(&SCHED_FLAGS, flag, "scheduler flag")?;
@@ -285,11 +353,7 @@ fn domain(wanted: &Personality) -> Result<u64, OciError> {
 
 /// The user's home, by the `/etc/passwd` that it will see; `/` when that says nothing.
 pub(in crate::oci) fn home(rootfs: &Path, config: &Config, process: &Process) -> String {
-    if process
-        .env
-        .iter()
-        .any(|variable| variable.starts_with("HOME="))
-    {
+    if last_ones(&process.env).iter().any(|one| has_home(one)) {
         return String::new();
     }
     let mounted = config
