@@ -6,14 +6,14 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use gantry_agent_core::TaskView;
+use gantry_agent_core::{ExecutorView, TaskView};
 use gantry_image::Image;
 use gantry_isolation::gpu::Gpu;
 use gantry_isolation::spec::{
-    ContainerId, ContainerSpec, Device, Files, Ids, Limits, Mount, Network, Output, Root,
-    SANDBOX_TARGET, SpecError, User,
+    ContainerId, ContainerSpec, Device, Files, Ids, Limits, MAX_HOSTNAME_BYTES, Mount, Network,
+    Output, Root, SANDBOX_TARGET, Sharing, SpecError, User,
 };
-use gantry_wire::agent::{Launch, NetworkMode};
+use gantry_wire::agent::{Launch, LimitsMessage, NetworkMode, ResourcesMessage};
 
 use crate::environment;
 use crate::volumes::{self, VolumeProblem};
@@ -88,9 +88,33 @@ pub(crate) fn check(launch: &Launch) -> Result<(), SpecProblem> {
     Ok(volumes::check(launch)?)
 }
 
-/// The container of a task; `image` is there when the launch names one, `given` are its volumes and GPUs.
+/// The container that only holds what the tasks of an executor share.
+pub(crate) fn holder(
+    executor: ExecutorView<'_>,
+    ids: Ids,
+    node: &NodeFacts,
+) -> Result<ContainerSpec, SpecProblem> {
+    let id = ContainerId::try_from(executor.container.as_str())?;
+    let root = Root::Host {
+        hide: node.hide.clone(),
+    };
+    let dir = node.containers.join(executor.container.as_str());
+    let mut spec = ContainerSpec::new(id, root, dir, Vec::new());
+    if executor.info.network == NetworkMode::Bridge as i32 {
+        spec.network = Network::Namespace;
+    }
+    let none = ResourcesMessage::default();
+    let requested = executor.info.resources.as_ref().unwrap_or(&none);
+    (spec.ids, spec.limits) = (ids, limits(requested, LimitsMessage::default()));
+    spec.check()?;
+    Ok(spec)
+}
+
+/// The container of a task; `image` is there when the launch names one, `given` are its volumes and
+/// GPUs, `executor` is the one that it shares with others.
 pub(crate) fn spec(
     task: TaskView<'_>,
+    executor: Option<ExecutorView<'_>>,
     agent_id: &str,
     image: Option<&Image>,
     given: Given,
@@ -116,9 +140,15 @@ pub(crate) fn spec(
         Network::Host
     };
     spec.hostname = (!bridged).then(|| node.node_name.clone());
-    spec.limits = limits(launch);
+    let none = ResourcesMessage::default();
+    let requested = launch.resources.as_ref().unwrap_or(&none);
+    spec.limits = limits(requested, launch.limits.unwrap_or_default());
     (spec.ids, spec.mounts, spec.devices) = (given.ids, given.mounts, given.devices);
-    spec.files = files(task, bridged, image.is_some(), node);
+    if let Some(executor) = executor {
+        share(&mut spec, executor, bridged)?;
+    }
+    let name = executor.map_or(task.container, |executor| executor.container);
+    spec.files = files((task.ip, name.as_str()), bridged, image.is_some(), node);
     spec.output = Output::Files {
         dir: PathBuf::from(task.sandbox),
         max_bytes: OUTPUT_MAX_BYTES,
@@ -126,6 +156,26 @@ pub(crate) fn spec(
     };
     spec.check()?;
     Ok(spec)
+}
+
+/// Takes what the tasks of an executor have in common from its container.
+fn share(
+    spec: &mut ContainerSpec,
+    executor: ExecutorView<'_>,
+    bridged: bool,
+) -> Result<(), SpecProblem> {
+    let holder = ContainerId::try_from(executor.container.as_str())?;
+    if bridged {
+        spec.network = Network::Of(holder.clone());
+        let name = executor.container.as_str();
+        let end = name.len().min(MAX_HOSTNAME_BYTES);
+        spec.hostname = Some(name.get(..end).unwrap_or(name).to_owned());
+    }
+    spec.namespaces.ipc = Sharing::Of(holder.clone());
+    if executor.info.share_pids {
+        spec.namespaces.pid = Sharing::Of(holder);
+    }
+    Ok(())
 }
 
 /// What a process of the task finds around it; a session beside its command finds the same.
@@ -198,28 +248,34 @@ fn working_dir(launch: &Launch, image: Option<&Image>) -> PathBuf {
     PathBuf::from(dir.filter(|dir| !dir.is_empty()).unwrap_or("/"))
 }
 
-fn limits(launch: &Launch) -> Limits {
-    let (cpus_milli, mem) = launch
-        .resources
-        .as_ref()
-        .map_or((0, 0), |r| (r.cpus_milli, r.mem_bytes));
-    let shares = cpus_milli.saturating_mul(SHARES_PER_CPU) / 1_000;
-    let quota_us = cpus_milli.saturating_mul(CPU_PERIOD_US / 1_000);
+/// Weights follow from what was requested; so do limits, where none are said.
+fn limits(requested: &ResourcesMessage, limits: LimitsMessage) -> Limits {
+    let shares = requested.cpus_milli.saturating_mul(SHARES_PER_CPU) / 1_000;
+    let limited = |limit: Option<u64>, requested: u64| {
+        Some(limit.unwrap_or(requested)).filter(|&limit| limit != LimitsMessage::UNLIMITED)
+    };
+    let cpus_milli = limited(limits.cpus_milli, requested.cpus_milli);
+    let quota_us = cpus_milli.map(|milli| milli.saturating_mul(CPU_PERIOD_US / 1_000));
+    let memory = limited(limits.mem_bytes, requested.mem_bytes);
+    let memory = memory.map(|bytes| bytes.max(MEMORY_MIN_BYTES));
+    // What was requested is its own when it may use more.
+    let low = limits.mem_bytes.map(|_| requested.mem_bytes);
     Limits {
         cpu_shares: Some(shares.max(SHARES_MIN)),
-        cpu_quota_us: Some(quota_us.max(CPU_QUOTA_MIN_US)),
-        cpu_period_us: Some(CPU_PERIOD_US),
-        memory_bytes: Some(mem.max(MEMORY_MIN_BYTES)),
+        cpu_quota_us: quota_us.map(|quota| quota.max(CPU_QUOTA_MIN_US)),
+        cpu_period_us: quota_us.map(|_| CPU_PERIOD_US),
+        memory_bytes: memory,
+        memory_low_bytes: low.filter(|&low| low > 0 && memory.is_none_or(|limit| low < limit)),
         pids_max: Some(PIDS_MAX),
         ..Limits::default()
     }
 }
 
 /// A container with an address of its own knows its name by it; an image's resolver is the node's.
-fn files(task: TaskView<'_>, bridged: bool, has_image: bool, node: &NodeFacts) -> Files {
+fn files((ip, name): (&str, &str), bridged: bool, has_image: bool, node: &NodeFacts) -> Files {
     let loopback = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n";
     let own = if bridged {
-        Some((task.ip.to_owned(), task.container.as_str()))
+        Some((ip.to_owned(), name))
     } else {
         let ip = node.host_ip.filter(|_| has_image);
         ip.map(|ip| (ip.to_string(), node.node_name.as_str()))
@@ -311,25 +367,40 @@ mod tests {
 
     #[test]
     fn limits_follow_the_resources() {
-        let of = |cpus_milli, mem_bytes| {
+        let of = |cpus_milli, mem_bytes, limits| {
             let resources = ResourcesMessage {
                 cpus_milli,
                 mem_bytes,
                 ..Default::default()
             };
-            let l = limits(&Launch {
-                resources: Some(resources),
-                ..Launch::default()
-            });
+            let l = super::limits(&resources, limits);
             (
                 l.cpu_shares.unwrap(),
-                l.cpu_quota_us.unwrap(),
-                l.memory_bytes.unwrap(),
+                l.cpu_quota_us,
+                l.memory_bytes,
+                l.memory_low_bytes,
             )
         };
-        assert_eq!(of(1_000, 32 << 20), (1_024, 100_000, 32 << 20));
-        assert_eq!(of(100, 128 << 20), (102, 10_000, 128 << 20));
-        assert_eq!(of(1, 1), (2, 1_000, MEMORY_MIN_BYTES));
-        assert_eq!(of(u64::MAX, u64::MAX).2, u64::MAX);
+        let plain = |cpus_milli, mem_bytes| of(cpus_milli, mem_bytes, LimitsMessage::default());
+        let mib = |n: u64| Some(n << 20);
+        assert_eq!(
+            plain(1_000, 32 << 20),
+            (1_024, Some(100_000), mib(32), None)
+        );
+        assert_eq!(plain(100, 128 << 20), (102, Some(10_000), mib(128), None));
+        assert_eq!(plain(1, 1), (2, Some(1_000), Some(MEMORY_MIN_BYTES), None));
+        let huge = plain(u64::MAX - 1, u64::MAX - 1);
+        assert_eq!(huge.2, Some(u64::MAX - 1));
+        let apart = |cpus_milli, mem_bytes| LimitsMessage {
+            cpus_milli,
+            mem_bytes,
+        };
+        let both = of(500, 32 << 20, apart(Some(2_000), Some(64 << 20)));
+        assert_eq!(both, (512, Some(200_000), mib(64), mib(32)));
+        let most = Some(LimitsMessage::UNLIMITED);
+        let free = of(500, 32 << 20, apart(most, most));
+        assert_eq!(free, (512, None, None, mib(32)));
+        let cpu = of(500, 32 << 20, apart(most, None));
+        assert_eq!(cpu, (512, None, mib(32), None));
     }
 }

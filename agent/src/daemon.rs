@@ -12,6 +12,7 @@
 mod act;
 mod answer;
 mod hear;
+mod launch;
 mod stop;
 
 use std::collections::BTreeMap;

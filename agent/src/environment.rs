@@ -34,7 +34,7 @@ pub(crate) fn of(
     let ip = ip.unwrap_or_else(|| task.ip.to_owned());
     for (name, value) in [
         ("MESOS_TASK_ID", launch.task_id.as_str()),
-        ("MESOS_EXECUTOR_ID", launch.task_id.as_str()),
+        ("MESOS_EXECUTOR_ID", launch.executor_id()),
         ("MESOS_FRAMEWORK_ID", launch.framework_id.as_str()),
         ("MESOS_AGENT_ID", agent_id),
         ("MESOS_SLAVE_ID", agent_id),

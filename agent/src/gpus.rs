@@ -49,7 +49,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
     use std::path::PathBuf;
 
-    use gantry_agent_core::{Action, Event, KeeperId, Now, Tasks};
+    use gantry_agent_core::{Action, Event, KeeperId, Now, Saved, Tasks};
     use gantry_wire::agent::{Launch, ResourcesMessage};
     use gantry_wire::ids::{ContainerId, TaskId};
     use gantry_wire::task::TaskState;
@@ -167,7 +167,11 @@ mod tests {
             );
         }
         let saved = tasks.iter().map(|(id, _)| tasks.checkpoint(id).unwrap());
-        let mut tasks = with(Tasks::restore(saved.collect(), []));
+        let saved = Saved {
+            tasks: saved.collect(),
+            ..Saved::default()
+        };
+        let mut tasks = with(Tasks::restore(saved, []));
         step(
             &mut tasks,
             Event::Listing {

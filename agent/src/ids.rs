@@ -64,6 +64,14 @@ impl PrivateIds {
         }
     }
 
+    /// Of the container that tasks share things of, which runs nothing.
+    pub(crate) fn shared(&self) -> Ids {
+        match &self.probe {
+            Some(_) if self.native => Ids::Private,
+            _ => Ids::Host,
+        }
+    }
+
     /// Of a task with these volumes. Blocks as long as their file systems do.
     pub(crate) fn of(&self, launch: &Launch, mounts: &[Mount]) -> Ids {
         let Some(probe) = &self.probe else {

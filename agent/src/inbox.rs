@@ -3,11 +3,12 @@
 
 use std::os::fd::OwnedFd;
 
-use gantry_agent_core::{Found, GpuName, TaskView};
+use gantry_agent_core::{ExecutorKey, ExecutorView, Found, GpuName, TaskView};
 use gantry_image::Image;
 use gantry_isolation::keeper;
 use gantry_isolation::spec::{ContainerId, ExitStatus};
-use gantry_wire::agent::{FromAgent, Launch, to_agent};
+use gantry_net::Attachment;
+use gantry_wire::agent::{ExecutorInfo, FromAgent, Launch, to_agent};
 use gantry_wire::ids::{ContainerId as WireContainer, TaskId};
 use gantry_wire::task::TaskState;
 use tokio::sync::{mpsc, oneshot};
@@ -56,6 +57,11 @@ pub(crate) enum Event {
         task: TaskId,
         check: usize,
         found: Found,
+    },
+    /// The network of an executor is there; None in host mode.
+    ExecutorAttached {
+        executor: ExecutorKey,
+        result: Result<Option<Attachment>, String>,
     },
     /// A limited sandbox was looked at.
     Measured(Measured),
@@ -112,8 +118,28 @@ pub(crate) struct View {
     pub(crate) registered: bool,
     pub(crate) keeper_up: bool,
     pub(crate) tasks: Vec<TaskRow>,
+    /// Those that tasks share.
+    pub(crate) executors: Vec<ExecutorRow>,
     pub(crate) finished_sandboxes: usize,
     pub(crate) execs: usize,
+}
+
+/// An executor in a [`View`].
+#[derive(Debug, Clone)]
+pub(crate) struct ExecutorRow {
+    pub(crate) info: ExecutorInfo,
+    pub(crate) container: WireContainer,
+    pub(crate) sandbox: String,
+}
+
+impl From<ExecutorView<'_>> for ExecutorRow {
+    fn from(view: ExecutorView<'_>) -> Self {
+        Self {
+            info: view.info.clone(),
+            container: view.container.clone(),
+            sandbox: view.sandbox.to_owned(),
+        }
+    }
 }
 
 /// A task in a [`View`].

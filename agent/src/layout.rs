@@ -4,16 +4,22 @@
 //! ```text
 //! keeper.sock keeper.lock keeper.id   agent.json   lock
 //! tasks/<task>.json                   checkpoints     tasks.corrupt/   those that cannot be read
+//! executors/<container>.json          those of executors with their tasks
 //! images/   containers/<container>/   private directories, gone when the container is
-//! slaves/<agent>/frameworks/<fw>/executors/<task>/runs/<container>/    sandboxes
+//! slaves/<agent>/frameworks/<fw>/executors/<executor>/runs/<container>/    sandboxes
 //! ```
+//! A task with an executor of its own has that one's sandbox. Those that share one have sandboxes in
+//! it, `containers/<container>/`, and links there by their names, `tasks/<task>`.
 
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use gantry_wire::ids::{AgentId, ContainerId, FrameworkId, TaskId};
+use gantry_wire::ids::{AgentId, ContainerId, ExecutorId, FrameworkId};
 
+/// Where the sandboxes of tasks are in that of their executor, and the links to them.
+pub(crate) const NESTED: &str = "containers";
+pub(crate) const NESTED_BY_TASK: &str = "tasks";
 /// Mode of every directory above a sandbox.
 const PRIVATE: u32 = 0o700;
 
@@ -32,6 +38,7 @@ impl Layout {
         };
         let dirs = [
             layout.tasks(),
+            layout.executors(),
             layout.corrupt(),
             layout.images(),
             layout.containers(),
@@ -64,6 +71,9 @@ impl Layout {
     pub(crate) fn tasks(&self) -> PathBuf {
         self.root.join("tasks")
     }
+    pub(crate) fn executors(&self) -> PathBuf {
+        self.root.join("executors")
+    }
     pub(crate) fn corrupt(&self) -> PathBuf {
         self.root.join("tasks.corrupt")
     }
@@ -77,15 +87,15 @@ impl Layout {
         self.root.join("slaves")
     }
 
-    /// The sandbox of one container of a task.
+    /// The sandbox of one container of an executor.
     pub(crate) fn sandbox(
         &self,
         agent: &AgentId,
         framework: &FrameworkId,
-        task: &TaskId,
+        executor: &ExecutorId,
         container: &ContainerId,
     ) -> PathBuf {
-        let executor = format!("{agent}/frameworks/{framework}/executors/{task}");
+        let executor = format!("{agent}/frameworks/{framework}/executors/{executor}");
         self.slaves()
             .join(executor)
             .join("runs")
@@ -106,6 +116,11 @@ impl Layout {
     pub(crate) fn cgroup_parent(&self) -> String {
         format!("gantry-{}", self.tag())
     }
+}
+
+/// The sandbox of a task within that of its executor.
+pub(crate) fn nested_sandbox(executor: &Path, container: &ContainerId) -> PathBuf {
+    executor.join(NESTED).join(container.as_str())
 }
 
 /// Makes a directory and its parents with mode 0700; an existing one is left as it is.

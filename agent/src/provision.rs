@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use gantry_agent_core::{GpuName, TaskView};
+use gantry_agent_core::{ExecutorKey, ExecutorView, GpuName, TaskView};
 use gantry_image::{Headroom, Image, ProgressFn, PullOptions, Reference, Store};
+use gantry_isolation::spec::Ids;
 use gantry_net::{Attachment, NetError, Network, PortMap, Protocol};
 use gantry_wire::agent::{Launch, NetworkMode, PortMapping};
 use gantry_wire::ids::{ContainerId, TaskId};
@@ -46,6 +47,8 @@ pub(crate) struct Provision {
     ids: Arc<PrivateIds>,
     pulls: Arc<Semaphore>,
     made: BTreeMap<TaskId, Made>,
+    /// Networks of executors that are not handed over.
+    networks: BTreeMap<ExecutorKey, Option<Attachment>>,
 }
 
 impl Provision {
@@ -66,6 +69,7 @@ impl Provision {
             events,
             pulls,
             made,
+            networks: BTreeMap::new(),
         }
     }
 
@@ -100,13 +104,20 @@ impl Provision {
         }
     }
 
-    /// Gives a task its volumes and its network. Answer: [`Event::Attached`].
-    pub(crate) fn attach(&mut self, task: &TaskId, view: TaskView<'_>, hide: &[PathBuf]) {
+    /// Gives a task its volumes and its network, unless its executor has that. Answer:
+    /// [`Event::Attached`].
+    pub(crate) fn attach(
+        &mut self,
+        task: &TaskId,
+        view: TaskView<'_>,
+        executor: Option<ExecutorView<'_>>,
+        hide: &[PathBuf],
+    ) {
         // What an earlier attempt made goes first: its namespace dies with the descriptor.
         self.made(task).attachment = None;
         let job = Attach {
-            network: self.network.clone(),
-            container: view.container.clone(),
+            bridge: self.bridge(view.container, &view.launch.ports),
+            shares: executor.is_some(),
             launch: view.launch.clone(),
             gpus: view.gpus.to_vec(),
             hide: hide.to_owned(),
@@ -118,6 +129,48 @@ impl Provision {
             // A closed inbox means that the agent ends.
             let _ = events.send(Event::Attached { task, result }).await;
         });
+    }
+
+    /// Gives an executor its network. Answer: [`Event::ExecutorAttached`].
+    pub(crate) fn attach_executor(&mut self, view: ExecutorView<'_>) {
+        self.networks.remove(view.key);
+        let bridged = view.info.network == NetworkMode::Bridge as i32;
+        let bridge = bridged.then(|| self.bridge(view.container, view.ports));
+        let (events, executor) = (self.events.clone(), view.key.clone());
+        self.runtime.spawn(async move {
+            let result = match bridge {
+                None => Ok(None),
+                Some(bridge) => bridge.attach().await.map(Some),
+            };
+            // A closed inbox means that the agent ends.
+            let _ = events
+                .send(Event::ExecutorAttached { executor, result })
+                .await;
+        });
+    }
+
+    fn bridge(&self, container: &ContainerId, ports: &[PortMapping]) -> Bridge {
+        Bridge {
+            network: self.network.clone(),
+            container: container.clone(),
+            ports: ports.to_vec(),
+        }
+    }
+
+    /// The network of an executor that is about to be started.
+    pub(crate) fn network_of(&mut self, executor: &ExecutorKey) -> &mut Option<Attachment> {
+        self.networks.entry(executor.clone()).or_default()
+    }
+
+    /// Whose users the tasks of one executor are, unless one needs those of the host.
+    pub(crate) fn shared_ids(&self) -> Ids {
+        self.ids.shared()
+    }
+
+    /// Gives back what an executor's container had.
+    pub(crate) fn release_executor(&mut self, executor: &ExecutorKey, container: &ContainerId) {
+        self.networks.remove(executor);
+        self.give_back(container);
     }
 
     /// Keeps the image of a container that is about to be started, over restarts of the agent.
@@ -236,8 +289,9 @@ pub(crate) struct Attached {
 }
 
 struct Attach {
-    network: Result<Network, String>,
-    container: ContainerId,
+    bridge: Bridge,
+    /// The network is another's.
+    shares: bool,
     launch: Launch,
     gpus: Vec<GpuName>,
     /// What no volume may show.
@@ -253,7 +307,8 @@ impl Attach {
         let given = self.given().await?;
         let attachment = match mode {
             NetworkMode::Host => check_host_ports(&self.launch.ports).map(|()| None),
-            NetworkMode::Bridge => self.bridge().await.map(Some),
+            NetworkMode::Bridge if self.shares => Ok(None),
+            NetworkMode::Bridge => self.bridge.attach().await.map(Some),
         }?;
         Ok(Attached { attachment, given })
     }
@@ -279,11 +334,20 @@ impl Attach {
         let looked = tokio::task::spawn_blocking(look).await;
         looked.map_err(|_| "looking at volumes and GPUs failed (a bug)".to_owned())?
     }
+}
 
-    async fn bridge(&self) -> Result<Attachment, String> {
+/// A place on the bridge.
+struct Bridge {
+    network: Result<Network, String>,
+    container: ContainerId,
+    ports: Vec<PortMapping>,
+}
+
+impl Bridge {
+    async fn attach(&self) -> Result<Attachment, String> {
         let network = self.network.as_ref();
         let network = network.map_err(|why| format!("this node has no bridge network: {why}"))?;
-        let ports = port_maps(&self.launch.ports)?;
+        let ports = port_maps(&self.ports)?;
         let id = self.container.as_str();
         let attached = match network.attach(id, &ports).await {
             Err(NetError::AlreadyAttached { .. }) => {

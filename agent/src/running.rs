@@ -97,7 +97,8 @@ impl Running {
             ));
         }
         // A coordinator that is away cannot acknowledge; the updates are on disk.
-        let unsaid = |view: &View| view.registered && !view.tasks.is_empty();
+        let unsaid =
+            |view: &View| view.registered && !(view.tasks.is_empty() && view.executors.is_empty());
         self.wait_while(ACKNOWLEDGE_MAX, unsaid).await;
         failures.extend(self.finish(true).await);
         match self.network.take() {

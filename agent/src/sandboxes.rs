@@ -3,6 +3,9 @@
 //! Decides when a finished one goes: by age and by number, never one that is in use. How a file
 //! system keeps a limit is `gantry_isolation::disk`'s business; what is only counted, `gauge` counts.
 //!
+//! The sandbox of an executor that tasks share holds theirs and goes with them. It is marked beside
+//! it, in `runs/`, where no task gets: what tasks may have made to look alike is not trusted.
+//!
 //! Invariant: `finished` is ordered by the time of ending, and holds no sandbox of a live task.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -15,9 +18,9 @@ use std::time::{Duration, SystemTime};
 use gantry_isolation::disk::{self, Backend, DiskError};
 use gantry_isolation::spec::{ContainerSpec, RootLimit, User};
 use gantry_wire::agent::Launch;
-use gantry_wire::ids::TaskId;
+use gantry_wire::ids::{ContainerId, TaskId};
 
-use crate::layout::private_dir;
+use crate::layout::{NESTED, NESTED_BY_TASK, nested_sandbox, private_dir};
 
 /// Finished sandboxes kept at most.
 pub(crate) const KEPT_MAX: usize = 1_000;
@@ -27,6 +30,8 @@ pub(crate) const KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 /// to everyone, so only the task itself gets there.
 const MODE_ROOT: u32 = 0o755;
 const MODE_OTHER: u32 = 0o1777;
+/// In `runs/`, says that its sandboxes hold those of tasks.
+const SHARED: &str = ".shared";
 
 #[derive(Debug)]
 pub(crate) struct Sandboxes {
@@ -71,21 +76,75 @@ pub(crate) fn create(
     as_root: bool,
     limit: Option<u64>,
 ) -> io::Result<()> {
-    let runs = sandbox
-        .parent()
-        .ok_or_else(|| io::Error::other("a sandbox has a parent"))?;
+    let runs = above(sandbox)?;
     private_dir(runs)?;
+    create_open(backend, sandbox, as_root, limit)?;
+    let name = sandbox.file_name().unwrap_or_default();
+    link(runs, "latest", Path::new(name))
+}
+
+fn above(sandbox: &Path) -> io::Result<&Path> {
+    let above = sandbox.parent();
+    above.ok_or_else(|| io::Error::other("a sandbox has a parent"))
+}
+
+/// Makes a sandbox that its task may use.
+fn create_open(
+    backend: Backend,
+    sandbox: &Path,
+    as_root: bool,
+    limit: Option<u64>,
+) -> io::Result<()> {
     create_limited(backend, sandbox, limit.filter(|_| backend.refuses_writes()))?;
     let mode = if as_root { MODE_ROOT } else { MODE_OTHER };
-    fs::set_permissions(sandbox, fs::Permissions::from_mode(mode))?;
-    let (latest, new) = (runs.join("latest"), runs.join(".latest"));
-    let name = sandbox.file_name().unwrap_or_default();
+    fs::set_permissions(sandbox, fs::Permissions::from_mode(mode))
+}
+
+/// Makes or replaces a link in a directory of ours.
+fn link(dir: &Path, name: &str, target: &Path) -> io::Result<()> {
+    let new = dir.join(".link");
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    std::os::unix::fs::symlink(name, &new)?;
-    fs::rename(&new, &latest)
+    std::os::unix::fs::symlink(target, &new)?;
+    fs::rename(&new, dir.join(name))
+}
+
+/// Makes the sandbox of an executor that tasks share.
+pub(crate) fn create_shared(backend: Backend, sandbox: &Path) -> io::Result<()> {
+    create(backend, sandbox, true, None)?;
+    private_dir(&sandbox.join(NESTED))?;
+    private_dir(&sandbox.join(NESTED_BY_TASK))?;
+    let mark = above(sandbox)?.join(SHARED);
+    fs::File::create(mark).map(drop)
+}
+
+/// Makes the sandbox of a task in that of its executor.
+fn create_nested(
+    backend: Backend,
+    (executor, task, container): (&Path, &TaskId, &ContainerId),
+    as_root: bool,
+    limit: Option<u64>,
+) -> io::Result<()> {
+    let sandbox = nested_sandbox(executor, container);
+    create_open(backend, &sandbox, as_root, limit)?;
+    let target = Path::new("..").join(NESTED).join(container.as_str());
+    link(&executor.join(NESTED_BY_TASK), task.as_str(), &target)
+}
+
+/// Makes a directory that tasks of an executor share, unless it is there, for any user of theirs.
+pub(crate) fn create_volume(executor: &Path, name: &str) -> io::Result<PathBuf> {
+    let dir = executor.join(name);
+    create_limited(Backend::Accounting, &dir, None)?;
+    fs::set_permissions(&dir, fs::Permissions::from_mode(MODE_OTHER))?;
+    Ok(dir)
+}
+
+/// Whether a volume of this name would take the place of something else.
+pub(crate) fn is_reserved(name: &str) -> bool {
+    let output = name.starts_with("stdout") || name.starts_with("stderr");
+    output || name == NESTED || name == NESTED_BY_TASK
 }
 
 /// Makes the directory itself. One that is there is of an earlier attempt to start the task: it is
@@ -118,15 +177,27 @@ impl Sandboxes {
         self.backend
     }
 
-    /// Makes the sandbox of a container that is about to start, whose root shares its limit.
-    pub(crate) fn make(&self, spec: &mut ContainerSpec, launch: &Launch) -> Result<(), String> {
+    /// Makes the sandbox of a container that is about to start, whose root shares its limit;
+    /// `executor` is the sandbox that it is in, if it is in one.
+    pub(crate) fn make(
+        &self,
+        spec: &mut ContainerSpec,
+        task: (&TaskId, &ContainerId, &Launch),
+        executor: Option<&Path>,
+    ) -> Result<(), String> {
         let Some(sandbox) = spec.sandbox.clone() else {
             return Ok(());
         };
+        let (task, container, launch) = task;
         let as_root = spec.user == User::Root;
         let limit = limit_bytes(launch);
-        create(self.backend, &sandbox, as_root, limit)
-            .map_err(|error| format!("making the sandbox {}: {error}", sandbox.display()))?;
+        let made = match executor {
+            None => create(self.backend, &sandbox, as_root, limit),
+            Some(executor) => {
+                create_nested(self.backend, (executor, task, container), as_root, limit)
+            }
+        };
+        made.map_err(|error| format!("making the sandbox {}: {error}", sandbox.display()))?;
         if limit.is_some() && self.spans {
             spec.root_limit = Some(RootLimit::With(sandbox));
         }
@@ -143,13 +214,21 @@ impl Sandboxes {
         let mut finished = Vec::new();
         let mut over = Vec::new();
         for task_dir in below(slaves, 5)? {
-            for run in below(&task_dir.join("runs"), 1)? {
+            let runs = task_dir.join("runs");
+            let shared = runs.join(SHARED).symlink_metadata().is_ok();
+            for run in below(&runs, 1)? {
+                if shared {
+                    // Of those that live it is known that they do.
+                    over.extend(names(&run.join(NESTED_BY_TASK))?);
+                }
                 if live.contains(&run) {
                     continue;
                 }
                 finished.push((ended(&run)?, run));
-                let name = task_dir.file_name().unwrap_or_default().to_string_lossy();
-                over.extend(TaskId::parse(name).ok());
+                if !shared {
+                    let name = task_dir.file_name().unwrap_or_default().to_string_lossy();
+                    over.extend(TaskId::parse(name).ok());
+                }
             }
         }
         finished.sort();
@@ -215,12 +294,23 @@ fn mark_ended(sandbox: &Path) {
 /// Removes a sandbox with its limit, and the directories above that held nothing else. Blocking.
 /// Never follows a link that a task left.
 pub(crate) fn remove(backend: Backend, sandbox: &Path) -> io::Result<()> {
-    backend.remove(sandbox).map_err(|error| of_disk(&error))?;
     let Some(runs) = sandbox.parent() else {
         return Ok(());
     };
+    let mark = runs.join(SHARED);
+    let shared = mark.symlink_metadata().is_ok();
+    if shared {
+        // Each has its limit.
+        for nested in below(&sandbox.join(NESTED), 1)? {
+            backend.remove(&nested).map_err(|error| of_disk(&error))?;
+        }
+    }
+    backend.remove(sandbox).map_err(|error| of_disk(&error))?;
     let others = below(runs, 1)?.len();
     if others == 0 {
+        if shared {
+            fs::remove_file(mark)?;
+        }
         fs::remove_file(runs.join("latest"))?;
         fs::remove_dir(runs)?;
         if let Some(task) = runs.parent() {
@@ -228,6 +318,20 @@ pub(crate) fn remove(backend: Backend, sandbox: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The tasks that have sandboxes by their names here.
+fn names(dir: &Path) -> io::Result<Vec<TaskId>> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry?.file_name();
+        names.extend(TaskId::parse(name.to_string_lossy()).ok());
+    }
+    Ok(names)
 }
 
 /// Directories `depth` levels below; links are not followed, a missing `dir` is empty.
@@ -287,5 +391,43 @@ mod tests {
             sandboxes.finish(PathBuf::from(format!("/{n}")));
         }
         assert_eq!(sandboxes.due(now), ["/0", "/1", "/2"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn a_shared_sandbox_holds_those_of_its_tasks_and_goes_with_them() {
+        let root = tempfile::tempdir().unwrap();
+        let slaves = root.path().join("slaves");
+        let executor = slaves.join("a/frameworks/f/executors/e/runs/c0");
+        create_shared(PLAIN, &executor).unwrap();
+        for (task, c) in [("t1", "c1"), ("t2", "c2")] {
+            let (task, c) = (TaskId::parse(task).unwrap(), ContainerId::parse(c).unwrap());
+            for _ in 0..2 {
+                create_nested(PLAIN, (&executor, &task, &c), true, None).unwrap();
+            }
+            fs::write(
+                executor.join("tasks").join(task.as_str()).join("stdout"),
+                "x",
+            )
+            .unwrap();
+        }
+        let volume = create_volume(&executor, "data").unwrap();
+        assert_eq!(create_volume(&executor, "data").unwrap(), volume);
+        // A task's own directories of these names say nothing.
+        let own = slaves.join("a/frameworks/f/executors/t3/runs/c3");
+        create(PLAIN, &own, true, None).unwrap();
+        fs::create_dir_all(own.join("tasks/t4")).unwrap();
+        let over = |live: &[&PathBuf]| {
+            let live = live.iter().map(|&path| path.clone()).collect();
+            let (sandboxes, mut over) = Sandboxes::scan(&slaves, root.path(), &live).unwrap();
+            over.sort();
+            let over: Vec<String> = over.into_iter().map(String::from).collect();
+            (sandboxes.len(), over)
+        };
+        let words = |list: &[&str]| list.iter().map(|&s| s.to_owned()).collect::<Vec<_>>();
+        assert_eq!(over(&[]), (2, words(&["t1", "t2", "t3"])));
+        assert_eq!(over(&[&executor, &own]), (0, words(&["t1", "t2"])));
+        remove(PLAIN, &executor).unwrap();
+        assert!(!slaves.join("a/frameworks/f/executors/e").exists());
+        assert!(own.exists());
     }
 }

@@ -1,16 +1,16 @@
 //! Makes "nothing after a save happens before it is on disk" true for a batch of actions: all
-//! saves of a batch are written first, together; the actions of a task whose checkpoint cannot be
-//! written (disk full) are withheld, and only of that task, until a later try succeeds.
+//! saves of a batch are written first, together; the actions of a unit whose checkpoint cannot be
+//! written (disk full) are withheld, and only of that unit, until a later try succeeds.
 //!
 //! Signals are never withheld: a full disk must not keep a task from being killed. It says so in
 //! the log when writing begins to fail and when it works again, in between once a minute.
 
 use std::collections::BTreeMap;
 
-use gantry_agent_core::{Action, Tasks};
-use gantry_wire::ids::TaskId;
+use gantry_agent_core::{Action, Tasks, Unit};
+use gantry_wire::ids::{ContainerId, TaskId};
 
-use crate::checkpoints::Checkpoints;
+use crate::checkpoints::{Checkpoints, ToSave};
 
 /// How long until a failed write is tried again, in milliseconds.
 const RETRY_MS: u64 = 1_000;
@@ -20,7 +20,7 @@ const REMIND_MS: u64 = 60_000;
 #[derive(Debug)]
 pub(crate) struct Saves {
     checkpoints: Checkpoints,
-    withheld: BTreeMap<TaskId, Vec<Action>>,
+    withheld: BTreeMap<Unit, Vec<Action>>,
     retry_at_ms: Option<u64>,
     trouble: Trouble,
 }
@@ -72,6 +72,10 @@ impl Saves {
         self.checkpoints.remove(task)
     }
 
+    pub(crate) fn remove_executor(&self, container: &ContainerId) -> std::io::Result<()> {
+        self.checkpoints.remove_executor(container)
+    }
+
     pub(crate) fn deadline_ms(&self) -> Option<u64> {
         self.retry_at_ms
     }
@@ -79,17 +83,25 @@ impl Saves {
     /// Writes what the batch and earlier failures ask for; gives back what may be done now, in
     /// order, without the saves.
     pub(crate) fn settle(&mut self, tasks: &Tasks, batch: Vec<Action>, now_ms: u64) -> Vec<Action> {
-        let mut wanted: BTreeMap<TaskId, bool> = BTreeMap::new();
+        let mut wanted: BTreeMap<Unit, bool> = BTreeMap::new();
         if self.retry_at_ms.is_some_and(|at| at <= now_ms) {
             self.retry_at_ms = None;
-            wanted.extend(self.withheld.keys().map(|task| (task.clone(), true)));
+            wanted.extend(self.withheld.keys().map(|unit| (unit.clone(), true)));
         }
         for action in &batch {
-            if let Action::Save { task, sync } = action {
-                *wanted.entry(task.clone()).or_default() |= sync;
+            if let Action::Save { unit, sync } = action {
+                *wanted.entry(unit.clone()).or_default() |= sync;
             }
         }
-        let checkpoint = |(task, sync): (&TaskId, &bool)| Some((tasks.checkpoint(task)?, *sync));
+        let to_save = |unit: &Unit| match unit {
+            Unit::Task(task) => tasks
+                .checkpoint(task)
+                .map(|saved| ToSave::Task(Box::new(saved))),
+            Unit::Executor(key) => tasks
+                .executor_checkpoint(key)
+                .map(|saved| ToSave::Executor(Box::new(saved))),
+        };
+        let checkpoint = |(unit, sync): (&Unit, &bool)| Some((to_save(unit)?, *sync));
         let writes: Vec<_> = wanted.iter().filter_map(checkpoint).collect();
         let failed = if writes.is_empty() {
             Vec::new()
@@ -97,22 +109,27 @@ impl Saves {
             self.checkpoints.write(&writes)
         };
         let mut ready = Vec::new();
-        for task in wanted
+        for unit in wanted
             .keys()
-            .filter(|task| failed.iter().all(|(f, _)| f != *task))
+            .filter(|unit| failed.iter().all(|(f, _)| f != *unit))
         {
-            ready.extend(self.withheld.remove(task).unwrap_or_default());
+            ready.extend(self.withheld.remove(unit).unwrap_or_default());
         }
         let example = failed
             .first()
-            .map(|(task, error)| (task.clone(), error.to_string()));
-        for (task, _) in failed {
-            self.withheld.entry(task).or_default();
+            .map(|(unit, error)| (unit.clone(), error.to_string()));
+        for (unit, _) in failed {
+            self.withheld.entry(unit).or_default();
             self.retry_at_ms = Some(now_ms.saturating_add(RETRY_MS));
         }
         self.tell(example, now_ms);
         for action in batch {
-            let held = task_of(&action).and_then(|task| self.withheld.get_mut(&task));
+            // Mostly nothing is: then nothing has to be looked up.
+            let held = if self.withheld.is_empty() {
+                None
+            } else {
+                unit_of(&action, tasks).and_then(|unit| self.withheld.get_mut(&unit))
+            };
             match (held, action) {
                 (_, Action::Save { .. }) => {}
                 (Some(held), action) => held.push(action),
@@ -125,43 +142,48 @@ impl Saves {
 
 impl Saves {
     /// `example` is one of the writes that failed just now.
-    fn tell(&mut self, example: Option<(TaskId, String)>, now_ms: u64) {
+    fn tell(&mut self, example: Option<(Unit, String)>, now_ms: u64) {
         let waiting = self.withheld.len();
         // A word about failures waits for one, so that it can say why.
         if waiting > 0 && example.is_none() {
             return;
         }
-        let (task, error) = example
-            .map(|(task, error)| (task.to_string(), error))
+        let (unit, error) = example
+            .map(|(unit, error)| (unit.to_string(), error))
             .unwrap_or_default();
         match self.trouble.word(waiting, now_ms) {
             None => {}
             Some(Word::Failing) => tracing::error!(
-                task,
+                unit,
                 waiting,
                 "writing checkpoints: {error}; tasks without theirs wait"
             ),
             Some(Word::StillFailing) => tracing::error!(
-                task,
+                unit,
                 waiting,
-                "checkpoints still cannot be written: {error}; {waiting} tasks wait"
+                "checkpoints still cannot be written: {error}; tasks without theirs wait"
             ),
             Some(Word::Over) => tracing::info!("checkpoints can be written again"),
         }
     }
 }
 
-/// The task that must be on disk before the action.
-fn task_of(action: &Action) -> Option<TaskId> {
+/// What must be on disk before the action.
+fn unit_of(action: &Action, tasks: &Tasks) -> Option<Unit> {
+    let of = |task: &TaskId| tasks.unit(task).unwrap_or_else(|| Unit::Task(task.clone()));
     match action {
-        Action::Save { task, .. }
-        | Action::Discard { task }
+        Action::Save { unit, .. } => Some(unit.clone()),
+        Action::Discard { task }
         | Action::Pull { task }
         | Action::CancelPull { task }
         | Action::Attach { task }
         | Action::Start { task }
-        | Action::Release { task, .. } => Some(task.clone()),
-        Action::Send(update) => TaskId::parse(update.task_id.clone()).ok(),
+        | Action::Release { task, .. } => Some(of(task)),
+        Action::AttachExecutor { executor }
+        | Action::StartExecutor { executor }
+        | Action::ReleaseExecutor { executor, .. }
+        | Action::DiscardExecutor { executor, .. } => Some(Unit::Executor(executor.clone())),
+        Action::Send(update) => Some(of(&TaskId::parse(update.task_id.clone()).ok()?)),
         Action::Probe { .. }
         | Action::Signal { .. }
         | Action::Destroy { .. }
@@ -195,8 +217,10 @@ mod tests {
     fn what_cannot_be_saved_waits_and_nothing_else_does() {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("tasks");
+        let executors = root.path().join("executors");
         std::fs::create_dir(&dir).unwrap();
-        let (checkpoints, _) = Checkpoints::open(dir.clone(), root.path()).unwrap();
+        std::fs::create_dir(&executors).unwrap();
+        let (checkpoints, _) = Checkpoints::open(dir.clone(), executors, root.path()).unwrap();
         let mut saves = Saves::new(checkpoints);
         let mut tasks = Tasks::default();
         let now = Now {

@@ -14,11 +14,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use gantry_agent_core::{Checkpoint, KeeperId, Stage, Tasks};
+use gantry_agent_core::{Checkpoint, ExecutorCheckpoint, KeeperId, Saved, Stage, Tasks};
 use gantry_image::{RegistryConfig, Store, StoreConfig};
 use gantry_isolation::gpu::{self, Gpu};
 use gantry_net::{Known, Network, NetworkConfig, PortMap, Severity};
-use gantry_wire::agent::NetworkMode;
+use gantry_wire::agent::{NetworkMode, PortMapping};
+use gantry_wire::ids::ContainerId;
 use gantry_wire::time::Millis;
 use rustix::fs::FlockOperation;
 use rustix::process::{Resource, Rlimit};
@@ -141,7 +142,7 @@ where
     let disk = opened.map_err(|_| StartError::Step)??;
     let mut lacks = gantry_isolation::reap::preflight();
     let ids = PrivateIds::detect(disk.layout.root(), &mut lacks);
-    let network = open_network(&disk.layout, &disk.found.checkpoints, &mut lacks).await;
+    let network = open_network(&disk.layout, &disk.found.saved, &mut lacks).await;
 
     let gpus = gpu::detect(Path::new("/"));
     let count = gpus.len() as u64;
@@ -232,7 +233,7 @@ where
     let prober = Prober::new(runtime.clone(), &server).map_err(StartError::Thread)?;
     let backend = disk.sandboxes.backend();
     let daemon = Daemon::new(Parts {
-        tasks: Tasks::restore(disk.found.checkpoints, disk.over).with_gpus(gpus::names(&node.gpus)),
+        tasks: Tasks::restore(disk.found.saved, disk.over).with_gpus(gpus::names(&node.gpus)),
         saves: Saves::new(disk.checkpoints),
         keeper: held.keeper,
         keeper_id: held.id,
@@ -296,14 +297,14 @@ fn open(data_dir: &Path, registries: RegistryConfig) -> Result<OnDisk, StartErro
         }
     })?;
     let identity = Identity::open(layout.identity())?;
-    let (checkpoints, found) = Checkpoints::open(layout.tasks(), &layout.corrupt()).map_err(at)?;
+    let opened = Checkpoints::open(layout.tasks(), layout.executors(), &layout.corrupt());
+    let (checkpoints, found) = opened.map_err(at)?;
     for file in &found.set_aside {
         tracing::error!("a checkpoint cannot be read, its task is not known any more: {file}");
     }
-    let live = found
-        .checkpoints
-        .iter()
-        .map(|saved| PathBuf::from(&saved.sandbox));
+    let tasks = found.saved.tasks.iter().map(|saved| &saved.sandbox);
+    let executors = found.saved.executors.iter().map(|saved| &saved.sandbox);
+    let live = tasks.chain(executors).map(PathBuf::from);
     let live: BTreeSet<PathBuf> = live.collect();
     let scanned = Sandboxes::scan(&layout.slaves(), &layout.containers(), &live);
     let (sandboxes, over) = scanned.map_err(at)?;
@@ -328,7 +329,7 @@ fn open(data_dir: &Path, registries: RegistryConfig) -> Result<OnDisk, StartErro
 /// The bridge network, told which containers may still be on it; or why there is none.
 async fn open_network(
     layout: &Layout,
-    checkpoints: &[Checkpoint],
+    saved: &Saved,
     lacks: &mut Vec<String>,
 ) -> Result<Network, String> {
     let findings = gantry_net::preflight().await;
@@ -338,7 +339,9 @@ async fn open_network(
     }
     let opened = async {
         let network = Network::open(NetworkConfig::for_tag(&layout.tag())).await?;
-        let known: Vec<Known> = checkpoints.iter().filter_map(known).collect();
+        let tasks = saved.tasks.iter().filter_map(known);
+        let executors = saved.executors.iter().filter_map(known_executor);
+        let known: Vec<Known> = tasks.chain(executors).collect();
         let adoption = network.adopt(&known).await?;
         for warning in adoption.warnings {
             tracing::warn!("taking up the network again: {warning}");
@@ -354,12 +357,34 @@ async fn open_network(
 
 /// A container that the keeper may have been given with an address.
 fn known(saved: &Checkpoint) -> Option<Known> {
-    let bridged = saved.launch.network == NetworkMode::Bridge as i32;
-    let given = matches!(saved.stage, Stage::Starting | Stage::Running);
-    let ip: IpAddr = saved.ip.parse().ok().filter(|_| bridged && given)?;
-    let ports: Vec<PortMap> = port_maps(&saved.launch.ports).ok()?;
+    let (launch, container) = (&saved.launch, &saved.container);
+    on_bridge(
+        launch.network,
+        saved.stage,
+        &saved.ip,
+        &launch.ports,
+        container,
+    )
+}
+
+fn known_executor(saved: &ExecutorCheckpoint) -> Option<Known> {
+    let (network, container) = (saved.info.network, &saved.container);
+    on_bridge(network, saved.stage, &saved.ip, &saved.ports, container)
+}
+
+fn on_bridge(
+    network: i32,
+    stage: Stage,
+    ip: &str,
+    ports: &[PortMapping],
+    container: &ContainerId,
+) -> Option<Known> {
+    let bridged = network == NetworkMode::Bridge as i32;
+    let given = matches!(stage, Stage::Starting | Stage::Running);
+    let ip: IpAddr = ip.parse().ok().filter(|_| bridged && given)?;
+    let ports: Vec<PortMap> = port_maps(ports).ok()?;
     Some(Known {
-        container_id: saved.container.to_string(),
+        container_id: container.to_string(),
         ip,
         ports,
     })

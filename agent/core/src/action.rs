@@ -4,6 +4,8 @@
 use gantry_wire::agent::StatusUpdate;
 use gantry_wire::ids::{ContainerId, TaskId};
 
+use crate::unit::{ExecutorKey, Unit};
+
 /// A signal for every process of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
@@ -16,15 +18,17 @@ pub enum Signal {
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// Write the task's checkpoint ([`crate::Tasks::checkpoint`]).
+    /// Write the unit's checkpoint ([`crate::Tasks::checkpoint`],
+    /// [`crate::Tasks::executor_checkpoint`]).
     Save {
-        /// Whose.
-        task: TaskId,
+        /// What.
+        unit: Unit,
         /// Whether it must survive a power cut before the next action; otherwise surviving the
         /// death of the process is enough.
         sync: bool,
     },
-    /// The terminal update was acknowledged: remove the checkpoint and forget the task.
+    /// The terminal update was acknowledged: forget the task, and remove the checkpoint if it had
+    /// one of its own.
     Discard {
         /// Whose.
         task: TaskId,
@@ -39,8 +43,8 @@ pub enum Action {
         /// For this task.
         task: TaskId,
     },
-    /// Check that its host ports are free and give it its network; must be idempotent.
-    /// Answer: `Attached` or `AttachFailed`.
+    /// Check that its host ports are free and give it its network, unless its executor has it; must
+    /// be idempotent. Answer: `Attached` or `AttachFailed`.
     Attach {
         /// For this task.
         task: TaskId,
@@ -57,6 +61,32 @@ pub enum Action {
         task: TaskId,
         /// Which of its checks.
         check: usize,
+    },
+    /// Give an executor its network; must be idempotent. Answer: `ExecutorAttached` or
+    /// `ExecutorAttachFailed`.
+    AttachExecutor {
+        /// The executor.
+        executor: ExecutorKey,
+    },
+    /// Hand the container that its tasks share things of to the keeper; idempotent by container id.
+    /// Answer: as `Start`.
+    StartExecutor {
+        /// The executor.
+        executor: ExecutorKey,
+    },
+    /// As `Release`, of an executor.
+    ReleaseExecutor {
+        /// The executor.
+        executor: ExecutorKey,
+        /// Its container.
+        container: ContainerId,
+    },
+    /// An executor is over with all its tasks: remove the checkpoint.
+    DiscardExecutor {
+        /// The executor.
+        executor: ExecutorKey,
+        /// Its container, by which its checkpoint is found.
+        container: ContainerId,
     },
     /// Signal every process of a container.
     Signal {

@@ -1,6 +1,7 @@
 //! From the way a process ended to the state, reason and words of a terminal update
 //! (Mesos: `src/launcher/executor.cpp`, `reaped`). Decides only that mapping.
 
+use gantry_wire::agent::LimitsMessage;
 use gantry_wire::task::{Reason, TaskState};
 
 const MIB: u64 = 1 << 20;
@@ -64,6 +65,41 @@ impl DiskExcess {
     }
 }
 
+/// Why the agent itself kills a task that nobody asked it to kill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Its sandbox holds too much.
+    Disk(DiskExcess),
+    /// It was not done in time.
+    Overtime {
+        /// The time that it had, in milliseconds.
+        limit_ms: u64,
+    },
+    /// The executor that it ran below ended before it.
+    ExecutorGone,
+}
+
+impl Verdict {
+    fn reason(self) -> Reason {
+        match self {
+            Self::Disk(_) => Reason::ReasonContainerLimitationDisk,
+            Self::Overtime { .. } => Reason::ReasonMaxCompletionTimeReached,
+            Self::ExecutorGone => Reason::ReasonExecutorTerminated,
+        }
+    }
+
+    fn words(self) -> String {
+        match self {
+            Self::Disk(excess) => format!("Disk limit exceeded: {}", excess.words()),
+            Self::Overtime { limit_ms } => {
+                format!("Not done within its maximum completion time of {limit_ms} ms")
+            }
+            Self::ExecutorGone => "The executor that it ran below ended".to_owned(),
+        }
+    }
+}
+
 /// What a terminal update says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ending {
@@ -84,13 +120,13 @@ impl Ending {
         }
     }
 
-    /// From an exit. `killed`: whether the coordinator had asked for the end; `excess`: whether it
-    /// was killed for its disk. A success counts even if some child ran into the memory limit, or
-    /// if it came before the kill.
+    /// From an exit. `killed`: whether its end had been asked for; `verdict`: why the agent killed
+    /// it. A success counts even if some child ran into the memory limit, or if it came before the
+    /// kill.
     pub(crate) fn of(
         exit: Exit,
         killed: bool,
-        excess: Option<DiskExcess>,
+        verdict: Option<Verdict>,
         memory_limit_bytes: u64,
     ) -> Self {
         let words = match exit.status {
@@ -102,16 +138,17 @@ impl Ending {
             (TaskState::TaskKilled, None, words)
         } else if exit.status == Ok(0) {
             (TaskState::TaskFinished, None, words)
-        } else if let Some(excess) = excess {
-            let message = format!("Disk limit exceeded: {}. {words}", excess.words());
-            (
-                TaskState::TaskFailed,
-                Some(Reason::ReasonContainerLimitationDisk),
-                message,
-            )
+        } else if let Some(verdict) = verdict {
+            let message = format!("{}. {words}", verdict.words());
+            (TaskState::TaskFailed, Some(verdict.reason()), message)
         } else if exit.oom_killed {
-            let mib = memory_limit_bytes / MIB;
-            let message = format!("Memory limit exceeded: limited to {mib} MiB. {words}");
+            let message = match memory_limit_bytes {
+                LimitsMessage::UNLIMITED => format!("The node had no memory left. {words}"),
+                bytes => {
+                    let mib = bytes / MIB;
+                    format!("Memory limit exceeded: limited to {mib} MiB. {words}")
+                }
+            };
             (
                 TaskState::TaskFailed,
                 Some(Reason::ReasonContainerLimitationMemory),
@@ -159,10 +196,10 @@ mod tests {
         status: Result<i32, i32>,
         oom_killed: bool,
         killed: bool,
-        excess: Option<DiskExcess>,
+        verdict: Option<Verdict>,
     ) -> String {
         let exit = Exit { status, oom_killed };
-        let ending = Ending::of(exit, killed, excess, 32 << 20);
+        let ending = Ending::of(exit, killed, verdict, 32 << 20);
         let reason = ending.reason.map_or("-", Reason::name);
         let code = ending.exit_code.unwrap_or(-1);
         format!("{} {reason} {code} {}", ending.state.name(), ending.message)
@@ -193,15 +230,15 @@ Command terminated with signal SIGKILL";
         assert_eq!(lines.join("\n"), table);
     }
     #[test]
-    fn endings_by_disk_table() {
+    fn endings_by_verdict_table() {
         let excess = |used_bytes, uncounted| {
-            Some(DiskExcess {
+            Some(Verdict::Disk(DiskExcess {
                 used_bytes,
                 limit_bytes: 10 << 20,
                 used_files: 16_385,
                 limit_files: 16_384,
                 uncounted,
-            })
+            }))
         };
         let table = "\
 TASK_FAILED REASON_CONTAINER_LIMITATION_DISK 137 Disk limit exceeded: used 11 MiB of the 10 MiB of \
@@ -214,7 +251,12 @@ the 10 MiB of disk that it may use come with 16384. Command terminated with sign
 TASK_FAILED REASON_CONTAINER_LIMITATION_DISK 1 Disk limit exceeded: used 12 MiB of the 10 MiB of \
 disk that it may use. Command exited with status 1
 TASK_FINISHED - 0 Command exited with status 0
-TASK_KILLED - 137 Command terminated with signal SIGKILL";
+TASK_KILLED - 137 Command terminated with signal SIGKILL
+TASK_FAILED REASON_MAX_COMPLETION_TIME_REACHED 137 Not done within its maximum completion time of \
+1500 ms. Command terminated with signal SIGKILL
+TASK_FAILED REASON_EXECUTOR_TERMINATED 137 The executor that it ran below ended. Command \
+terminated with signal SIGKILL";
+        let late = Some(Verdict::Overtime { limit_ms: 1_500 });
         let lines = [
             line_of(Err(9), false, false, excess((10 << 20) + 1, false)),
             line_of(Err(9), false, false, excess(2 << 20, true)),
@@ -222,6 +264,8 @@ TASK_KILLED - 137 Command terminated with signal SIGKILL";
             line_of(Ok(1), true, false, excess(12 << 20, false)),
             line_of(Ok(0), false, false, excess(12 << 20, false)),
             line_of(Err(9), false, true, excess(12 << 20, false)),
+            line_of(Err(9), false, false, late),
+            line_of(Err(9), false, false, Some(Verdict::ExecutorGone)),
         ];
         assert_eq!(lines.join("\n"), table);
     }

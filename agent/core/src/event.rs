@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use gantry_wire::agent::Launch;
+use gantry_wire::agent::{ExecutorInfo, Launch};
 use gantry_wire::ids::{ContainerId, TaskId};
 
 use crate::checks::Found;
 use crate::ending::{DiskExcess, Exit};
+use crate::unit::ExecutorKey;
 
 /// One life of a keeper; minted by the shell when it starts one, and kept on disk beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -27,6 +28,34 @@ pub enum Seen {
     Exited(Exit),
 }
 
+/// A task of a group that is wanted.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// The checked id of `launch`.
+    pub task: TaskId,
+    /// What to run.
+    pub launch: Launch,
+    /// Minted by the shell.
+    pub container: ContainerId,
+    /// Directory of the sandbox on the node.
+    pub sandbox: String,
+}
+
+/// A group that is wanted.
+#[derive(Debug, Clone)]
+pub struct GroupLaunch {
+    /// The checked name in `info`.
+    pub executor: ExecutorKey,
+    /// What the executor is to be.
+    pub info: ExecutorInfo,
+    /// Minted by the shell, used only if the executor is new.
+    pub container: ContainerId,
+    /// Directory of the executor's sandbox on the node, if it is new.
+    pub sandbox: String,
+    /// The tasks.
+    pub members: Vec<Member>,
+}
+
 /// One thing that happened.
 #[derive(Debug, Clone)]
 pub enum Event {
@@ -40,6 +69,16 @@ pub enum Event {
         container: ContainerId,
         /// Directory of the sandbox on the node, for updates.
         sandbox: String,
+    },
+    /// The coordinator wants tasks below one executor, all or none. Those that were ever seen are
+    /// left alone.
+    LaunchGroup(Box<GroupLaunch>),
+    /// The coordinator wants an executor to end, with all its tasks.
+    ShutdownExecutor {
+        /// Which.
+        executor: ExecutorKey,
+        /// From SIGTERM to SIGKILL of its tasks; None: their own.
+        grace_ms: Option<u64>,
     },
     /// The coordinator wants a task to end.
     Kill {
@@ -89,6 +128,20 @@ pub enum Event {
     AttachFailed {
         /// For this task.
         task: TaskId,
+        /// For people.
+        cause: String,
+    },
+    /// The network of an executor is ready.
+    ExecutorAttached {
+        /// Which.
+        executor: ExecutorKey,
+        /// Its own address; empty in host mode.
+        ip: String,
+    },
+    /// The network of an executor cannot be had.
+    ExecutorAttachFailed {
+        /// Which.
+        executor: ExecutorKey,
         /// For people.
         cause: String,
     },

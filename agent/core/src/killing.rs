@@ -1,29 +1,29 @@
-//! Whether and when the processes of a task are to be killed: because the coordinator asked for its
-//! end, with a grace, or at once because it is over its disk limit. Decides moments only; the task
-//! sends the signals.
+//! Whether and when the processes of a task are to be killed: because its end was asked for, with a
+//! grace, or at once because of a verdict of the agent's own. Decides moments only; the task sends
+//! the signals.
 //!
 //! Invariant: a reason to kill never goes away; a further one may only bring SIGKILL forward.
 
-use crate::ending::DiskExcess;
+use crate::ending::Verdict;
 
 /// How often SIGKILL is repeated for a container that does not end, in milliseconds.
 pub const KILL_REPEAT_MS: u64 = 5_000;
 
 #[derive(Debug, Default)]
 pub(crate) struct Killing {
-    /// From SIGTERM to SIGKILL, once the coordinator asked.
+    /// From SIGTERM to SIGKILL, once its end was asked for.
     grace_ms: Option<u64>,
-    /// Only when it came before the coordinator asked.
-    excess: Option<DiskExcess>,
+    /// Only when it came before anyone asked.
+    verdict: Option<Verdict>,
     /// When SIGKILL is due next; nothing is after a restart before [`Killing::again`].
     due_ms: Option<u64>,
 }
 
 impl Killing {
-    pub(crate) fn restore(grace_ms: Option<u64>, excess: Option<DiskExcess>) -> Self {
+    pub(crate) fn restore(grace_ms: Option<u64>, verdict: Option<Verdict>) -> Self {
         Self {
             grace_ms,
-            excess,
+            verdict,
             due_ms: None,
         }
     }
@@ -32,16 +32,16 @@ impl Killing {
         self.grace_ms
     }
 
-    pub(crate) fn excess(&self) -> Option<DiskExcess> {
-        self.excess
+    pub(crate) fn verdict(&self) -> Option<Verdict> {
+        self.verdict
     }
 
-    /// Whether the coordinator asked.
+    /// Whether someone asked.
     pub(crate) fn is_asked(&self) -> bool {
         self.grace_ms.is_some()
     }
 
-    /// The coordinator asks; whether for the first time.
+    /// Someone asks; whether for the first time.
     pub(crate) fn ask(&mut self, grace_ms: u64, now_ms: u64) -> bool {
         let first = self.grace_ms.is_none();
         let grace = self
@@ -52,22 +52,22 @@ impl Killing {
         first
     }
 
-    /// It is over its limit; whether that is a new reason.
-    pub(crate) fn exceed(&mut self, excess: DiskExcess, now_ms: u64) -> bool {
-        if self.excess.is_some() {
+    /// It must not go on; whether that is a new reason.
+    pub(crate) fn condemn(&mut self, verdict: Verdict, now_ms: u64) -> bool {
+        if self.verdict.is_some() {
             return false;
         }
         self.forward(now_ms);
         if self.is_asked() {
             return false;
         }
-        self.excess = Some(excess);
+        self.verdict = Some(verdict);
         true
     }
 
     /// The grace starts anew; whether there is a reason to kill.
     pub(crate) fn again(&mut self, now_ms: u64) -> bool {
-        let wait_ms = match (self.excess, self.grace_ms) {
+        let wait_ms = match (self.verdict, self.grace_ms) {
             (Some(_), _) => 0,
             (None, Some(grace_ms)) => grace_ms,
             (None, None) => return false,

@@ -11,7 +11,9 @@
 //! Invariants (held by `tests/histories.rs` over seeded random histories):
 //! - at most one status update of a task is in flight;
 //! - a task gets exactly one terminal update, and it is its last;
-//! - a container is started at most once, also across restarts of the agent;
+//! - a container is started at most once, also across restarts of the agent; one that only holds
+//!   what tasks share may be, as long as none of them was;
+//! - of a group all tasks are started or none; one that fails or is killed ends the others;
 //! - what an acknowledgement or a `Forget` rests on was asked to be saved before.
 #![deny(missing_docs)]
 
@@ -20,24 +22,30 @@ mod checkpoint;
 mod checks;
 mod ending;
 mod event;
+mod executor;
 mod gpus;
+mod groups;
 mod history;
 mod killing;
 mod moment;
 mod recovery;
 mod task;
 mod tasks;
+mod unit;
 mod updates;
 
 pub use action::{Action, Signal};
-pub use checkpoint::{Checkpoint, Stage};
+pub use checkpoint::{Checkpoint, ExecutorCheckpoint, Saved, Stage};
 pub use checks::{CHECKS_MAX, Found, INTERVAL_MIN_MS};
-pub use ending::{DiskExcess, Exit};
-pub use event::{Event, KeeperId, Seen};
+pub use ending::{DiskExcess, Exit, Verdict};
+pub use event::{Event, GroupLaunch, KeeperId, Member, Seen};
+pub use executor::{ExecutorView, LINGER_MS};
 pub use gpus::GpuName;
+pub use groups::MEMBERS_MAX;
 pub use history::HISTORY_MAX;
 pub use killing::KILL_REPEAT_MS;
 pub use moment::Now;
 pub use task::{MESSAGE_MAX_BYTES, TaskView};
 pub use tasks::{TASKS_MAX, Tasks};
+pub use unit::{ExecutorKey, Unit};
 pub use updates::{RETRY_FIRST_MS, RETRY_MAX_MS};

@@ -35,7 +35,7 @@ pub(crate) fn reconcile(
     let seen = containers.remove(task.container());
     match (task.phase, seen) {
         (Phase::Ended, _) => task.release(turn),
-        (Phase::Pulling | Phase::Attaching, None) => {}
+        (Phase::Pulling | Phase::Attaching | Phase::Ready, None) => {}
         (_, Some(Seen::Starting)) => task.phase = Phase::Starting,
         (Phase::Running, Some(Seen::Running { pid })) => {
             task.adopt(pid, turn);

@@ -9,35 +9,42 @@
 //!                                   ▼           ▼               ▼                   ▼
 //!                                  Ended: FINISHED, FAILED or KILLED; saved, sent, released
 //! ```
-//! A native task skips Pulling. A kill while Accepted or Pulling ends the task at once; while
-//! Attaching or Starting it takes effect with the answer; while Running it is SIGTERM, then
-//! SIGKILL after the grace, repeated; more in the sandbox than it may use is SIGKILL at once.
+//! A native task skips Pulling. One that is below an executor with others is Ready after Attaching,
+//! until `groups` lets its whole group go to Starting. A kill while Accepted, Pulling or Ready ends
+//! the task at once; while Attaching or Starting it takes effect with the answer; while Running it
+//! is SIGTERM, then SIGKILL after the grace, repeated; more in the sandbox than it may use, or more
+//! time than it has, is SIGKILL at once.
 //!
 //! It deliberately does not decide what becomes of a task after a restart: see `recovery`.
 
+mod kill;
+mod report;
+mod saved;
+
+pub use report::MESSAGE_MAX_BYTES;
+
 use gantry_wire::agent::{Launch, StatusUpdate};
-use gantry_wire::check::Purpose;
 use gantry_wire::ids::{ContainerId, TaskId};
 use gantry_wire::task::{Reason, TaskState};
+use gantry_wire::time::Millis;
 
-use crate::action::{Action, Signal};
-use crate::checkpoint::{Checkpoint, Stage};
-use crate::checks::{Checks, Found};
-use crate::ending::{DiskExcess, Ending, Exit};
+use crate::action::Action;
+use crate::checks::Checks;
+use crate::ending::{Ending, Exit};
 use crate::event::KeeperId;
 use crate::gpus::GpuName;
 use crate::killing::Killing;
 use crate::moment::Turn;
+use crate::unit::{ExecutorKey, Unit};
 use crate::updates::Updates;
-
-/// Longest message of an update, in bytes.
-pub const MESSAGE_MAX_BYTES: usize = 2_048;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Accepted,
     Pulling,
     Attaching,
+    /// All is there; its group is waited for.
+    Ready,
     Starting,
     Running,
     Ended,
@@ -66,6 +73,8 @@ pub struct TaskView<'a> {
 pub(crate) struct Task {
     id: TaskId,
     launch: Launch,
+    /// None: one of its own, which it is itself.
+    executor: Option<Box<ExecutorKey>>,
     container: ContainerId,
     sandbox: String,
     pub(crate) phase: Phase,
@@ -74,21 +83,33 @@ pub(crate) struct Task {
     gpus: Vec<GpuName>,
     pid: u32,
     keeper: Option<KeeperId>,
+    started: Option<Millis>,
+    /// When its time is over, on the clock of deadlines.
+    overtime_ms: Option<u64>,
     killing: Killing,
     checks: Checks,
     /// Why it is killed, if its health is why.
-    unhealthy: Option<String>,
+    unhealthy: Option<Box<str>>,
+    /// The member of its group that it is killed for.
+    culprit: Option<Box<TaskId>>,
     updates: Updates,
+}
+
+/// A task that is wanted.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) id: TaskId,
+    pub(crate) launch: Launch,
+    pub(crate) executor: Option<ExecutorKey>,
+    pub(crate) container: ContainerId,
+    pub(crate) sandbox: String,
 }
 
 impl Task {
     /// Accepts a launch: STARTING is saved and queued, then the first step is asked for. Without
     /// the processors that it needs it fails at once.
     pub(crate) fn accept(
-        id: TaskId,
-        launch: Launch,
-        container: ContainerId,
-        sandbox: String,
+        wanted: Wanted,
         gpus: Result<Vec<GpuName>, String>,
         turn: &mut Turn<'_>,
     ) -> Self {
@@ -97,19 +118,23 @@ impl Task {
             Err(cause) => (Vec::new(), Some(cause)),
         };
         let mut task = Self {
-            id,
-            launch,
-            container,
-            sandbox,
+            id: wanted.id,
+            launch: wanted.launch,
+            executor: wanted.executor.map(Box::new),
+            container: wanted.container,
+            sandbox: wanted.sandbox,
             phase: Phase::Accepted,
             state: TaskState::TaskStaging,
             ip: String::new(),
             gpus,
             pid: 0,
             keeper: None,
+            started: None,
+            overtime_ms: None,
             killing: Killing::default(),
             checks: Checks::default(),
             unhealthy: None,
+            culprit: None,
             updates: Updates::default(),
         };
         task.report(TaskState::TaskStarting, None, "", None, turn);
@@ -119,55 +144,6 @@ impl Task {
             Some(cause) => task.launch_failed(&cause, turn),
         }
         task
-    }
-
-    /// As it was saved. A restored task waits for the keeper's listing.
-    pub(crate) fn restore(saved: Checkpoint) -> Self {
-        Self {
-            id: saved.task,
-            launch: saved.launch,
-            container: saved.container,
-            sandbox: saved.sandbox,
-            phase: match saved.stage {
-                Stage::Accepted => Phase::Accepted,
-                Stage::Starting => Phase::Starting,
-                Stage::Running => Phase::Running,
-                Stage::Ended => Phase::Ended,
-            },
-            state: saved.state,
-            ip: saved.ip,
-            gpus: saved.gpus,
-            pid: saved.pid,
-            keeper: saved.keeper,
-            killing: Killing::restore(saved.kill_grace_ms, saved.excess),
-            checks: Checks::restore(saved.passed),
-            unhealthy: None,
-            updates: Updates::restore(saved.pending),
-        }
-    }
-
-    pub(crate) fn checkpoint(&self) -> Checkpoint {
-        Checkpoint {
-            task: self.id.clone(),
-            launch: self.launch.clone(),
-            container: self.container.clone(),
-            sandbox: self.sandbox.clone(),
-            stage: match self.phase {
-                Phase::Accepted | Phase::Pulling | Phase::Attaching => Stage::Accepted,
-                Phase::Starting => Stage::Starting,
-                Phase::Running => Stage::Running,
-                Phase::Ended => Stage::Ended,
-            },
-            state: self.state,
-            ip: self.ip.clone(),
-            gpus: self.gpus.clone(),
-            pid: self.pid,
-            keeper: self.keeper,
-            kill_grace_ms: self.killing.grace_ms(),
-            excess: self.killing.excess(),
-            passed: self.checks.passed(),
-            pending: self.updates.pending().cloned().collect(),
-        }
     }
 
     pub(crate) fn view(&self) -> TaskView<'_> {
@@ -191,8 +167,31 @@ impl Task {
         }
     }
 
+    pub(crate) fn id(&self) -> &TaskId {
+        &self.id
+    }
+
+    /// The executor that it shares with others.
+    pub(crate) fn executor(&self) -> Option<&ExecutorKey> {
+        self.executor.as_deref()
+    }
+
+    /// What it is saved with.
+    pub(crate) fn unit(&self) -> Unit {
+        match &self.executor {
+            None => Unit::Task(self.id.clone()),
+            Some(executor) => Unit::Executor((**executor).clone()),
+        }
+    }
+
     pub(crate) fn container(&self) -> &ContainerId {
         &self.container
+    }
+
+    /// How it ended, while the coordinator does not know yet.
+    pub(crate) fn ending(&self) -> Option<&StatusUpdate> {
+        let last = self.updates.pending().last();
+        last.filter(|_| self.phase == Phase::Ended)
     }
 
     /// Whether nothing is left to do: ended, and the coordinator knows.
@@ -203,10 +202,6 @@ impl Task {
     /// The keeper that may have been asked to start it.
     pub(crate) fn keeper(&self) -> Option<KeeperId> {
         self.keeper
-    }
-
-    pub(crate) fn killed(&self) -> bool {
-        self.killing.is_asked()
     }
 
     /// The first step that this task needs.
@@ -261,6 +256,24 @@ impl Task {
         if self.killed() {
             return self.killed_before_start(turn);
         }
+        if self.executor.is_some() {
+            self.phase = Phase::Ready;
+        } else {
+            self.start(keeper, turn);
+        }
+    }
+
+    /// Its group goes, in the network of its executor.
+    pub(crate) fn start_in(&mut self, ip: &str, keeper: Option<KeeperId>, turn: &mut Turn<'_>) {
+        assert!(
+            self.phase == Phase::Ready,
+            "a member is ready before its group goes"
+        );
+        ip.clone_into(&mut self.ip);
+        self.start(keeper, turn);
+    }
+
+    fn start(&mut self, keeper: Option<KeeperId>, turn: &mut Turn<'_>) {
         self.phase = Phase::Starting;
         self.keeper = keeper;
         self.save(true, turn);
@@ -275,6 +288,8 @@ impl Task {
         }
         self.phase = Phase::Running;
         self.pid = pid;
+        self.started = Some(turn.now.wall);
+        self.watch_time(turn);
         if self.killed() {
             self.save(false, turn);
             self.kill_again(turn);
@@ -286,32 +301,6 @@ impl Task {
         }
     }
 
-    /// A probe of one of its checks is over.
-    pub(crate) fn probed(&mut self, check: usize, found: &Found, turn: &mut Turn<'_>) {
-        if self.phase != Phase::Running {
-            return;
-        }
-        let checks = &self.launch.checks;
-        let now_ms = turn.now.uptime_ms;
-        let Some(news) = self.checks.heard(check, found, checks, now_ms) else {
-            return;
-        };
-        let words = news.words(&self.launch.checks);
-        let reason = match news.purpose {
-            Purpose::Health => Reason::ReasonTaskHealthCheckStatusUpdated,
-            Purpose::Value | Purpose::Readiness => Reason::ReasonTaskCheckStatusUpdated,
-        };
-        let mut update = self.update(Some(reason), &words, None, turn);
-        update.check = Some(Box::new(news.result));
-        self.updates.push_result(update);
-        if news.kill {
-            self.unhealthy = Some(words);
-            self.kill(self.launch.kill_grace_ms, turn);
-        } else {
-            self.save(false, turn);
-        }
-    }
-
     pub(crate) fn start_failed(&mut self, cause: &str, turn: &mut Turn<'_>) {
         if self.phase == Phase::Starting {
             self.launch_failed(cause, turn);
@@ -320,71 +309,24 @@ impl Task {
 
     pub(crate) fn exited(&mut self, exit: Exit, turn: &mut Turn<'_>) {
         if matches!(self.phase, Phase::Starting | Phase::Running) {
-            let limit = self.launch.resources.as_ref().map_or(0, |r| r.mem_bytes);
-            let ending = Ending::of(exit, self.killed(), self.killing.excess(), limit);
+            let limit = self.memory_limit_bytes();
+            let ending = Ending::of(exit, self.killed(), self.killing.verdict(), limit);
             self.end(&ending, turn);
         }
     }
 
-    /// Its sandbox holds too much.
-    pub(crate) fn over_disk(&mut self, excess: DiskExcess, turn: &mut Turn<'_>) {
-        if self.phase != Phase::Running {
-            return;
-        }
-        if self.killing.exceed(excess, turn.now.uptime_ms) {
-            self.save(false, turn);
-        }
-        self.tick(turn);
-    }
-
-    pub(crate) fn kill(&mut self, grace_ms: u64, turn: &mut Turn<'_>) {
-        self.checks.end();
-        let first = self.killing.ask(grace_ms, turn.now.uptime_ms);
-        match self.phase {
-            Phase::Ended => {}
-            Phase::Accepted => self.killed_before_start(turn),
-            Phase::Pulling => {
-                turn.act(Action::CancelPull {
-                    task: self.id.clone(),
-                });
-                self.killed_before_start(turn);
-            }
-            Phase::Attaching | Phase::Starting if first => self.save(false, turn),
-            Phase::Running if first => {
-                self.save(false, turn);
-                self.signal(Signal::Terminate, turn);
-                self.tick(turn);
-            }
-            Phase::Attaching | Phase::Starting | Phase::Running => self.tick(turn),
-        }
-    }
-
-    /// The process lives, as is known now, and there may be a reason to kill it from before.
-    pub(crate) fn kill_again(&mut self, turn: &mut Turn<'_>) {
-        if self.killing.again(turn.now.uptime_ms) {
-            self.signal(Signal::Terminate, turn);
-            self.tick(turn);
-        }
+    fn memory_limit_bytes(&self) -> u64 {
+        let limit = self.launch.limits.and_then(|limits| limits.mem_bytes);
+        let requested = self.launch.resources.as_ref().map(|r| r.mem_bytes);
+        limit.or(requested).unwrap_or_default()
     }
 
     /// It runs under a process id that may be news.
-    pub(crate) fn adopt(&mut self, pid: u32, turn: &mut Turn<'_>) {
+    pub(crate) fn adopt(&mut self, pid: u32, turn: &Turn<'_>) {
         self.pid = pid;
-        if !self.killed() {
+        self.watch_time(turn);
+        if !self.is_dying() {
             self.checks.begin(&self.launch.checks, turn.now.uptime_ms);
-        }
-    }
-
-    pub(crate) fn tick(&mut self, turn: &mut Turn<'_>) {
-        if self.phase != Phase::Running {
-            return;
-        }
-        if self.killing.take_due(turn.now.uptime_ms) {
-            self.signal(Signal::Kill, turn);
-        }
-        for check in self.checks.take_due(turn.now.uptime_ms) {
-            let task = self.id.clone();
-            turn.act(Action::Probe { task, check });
         }
     }
 
@@ -401,19 +343,38 @@ impl Task {
         }
     }
 
+    /// A member of its group could not be started: neither is this one, for the same reason.
+    pub(crate) fn fail_as(&mut self, culprit: &StatusUpdate, turn: &mut Turn<'_>) {
+        if self.phase == Phase::Pulling {
+            turn.act(Action::CancelPull {
+                task: self.id.clone(),
+            });
+        }
+        let ending = Ending {
+            state: TaskState::try_from(culprit.state).unwrap_or(TaskState::TaskFailed),
+            reason: culprit
+                .reason
+                .and_then(|reason| Reason::try_from(reason).ok()),
+            message: culprit.message.clone(),
+            exit_code: None,
+        };
+        self.end(&ending, turn);
+    }
+
+    /// Whether the keeper was not asked to start it yet.
+    pub(crate) fn is_unstarted(&self) -> bool {
+        !matches!(self.phase, Phase::Starting | Phase::Running | Phase::Ended)
+    }
+
     pub(crate) fn connection_lost(&mut self) {
         self.updates.connection_lost();
     }
 
     /// When a tick is wanted, if one is.
     pub(crate) fn deadline_ms(&self, connected: bool) -> Option<u64> {
-        let kill = self
-            .killing
-            .due_ms()
-            .into_iter()
-            .chain(self.checks.due_ms())
-            .min()
-            .filter(|_| self.phase == Phase::Running);
+        let kill = self.killing.due_ms().into_iter().chain(self.overtime_ms);
+        let kill = kill.chain(self.checks.due_ms()).min();
+        let kill = kill.filter(|_| self.phase == Phase::Running);
         let retry = if connected {
             self.updates.deadline_ms()
         } else {
@@ -422,7 +383,7 @@ impl Task {
         kill.into_iter().chain(retry).min()
     }
 
-    fn launch_failed(&mut self, cause: &str, turn: &mut Turn<'_>) {
+    pub(crate) fn launch_failed(&mut self, cause: &str, turn: &mut Turn<'_>) {
         if self.killed() {
             return self.killed_before_start(turn);
         }
@@ -434,30 +395,19 @@ impl Task {
         );
     }
 
-    pub(crate) fn killed_before_start(&mut self, turn: &mut Turn<'_>) {
-        let reason = Reason::ReasonTaskKilledDuringLaunch;
-        let message = "Killed before it was started".to_owned();
-        self.end(
-            &Ending::without_exit(TaskState::TaskKilled, reason, message),
-            turn,
-        );
-    }
-
     /// The one way to the end: saved for good before the keeper may forget the exit status.
     pub(crate) fn end(&mut self, ending: &Ending, turn: &mut Turn<'_>) {
         assert!(self.phase != Phase::Ended, "a task ends once");
         self.phase = Phase::Ended;
-        let message = match &self.unhealthy {
-            Some(words) => format!("{words}. {}", ending.message),
-            None => ending.message.clone(),
+        let message = match (&self.unhealthy, &self.culprit) {
+            (Some(words), _) => format!("{words}. {}", ending.message),
+            (None, Some(culprit)) if ending.state == TaskState::TaskKilled => {
+                format!("Ended with its group, after {culprit}. {}", ending.message)
+            }
+            (None, _) => ending.message.clone(),
         };
-        self.report(
-            ending.state,
-            ending.reason,
-            &message,
-            ending.exit_code,
-            turn,
-        );
+        let (state, reason) = (ending.state, ending.reason);
+        self.report(state, reason, &message, ending.exit_code, turn);
         self.save(true, turn);
         self.release(turn);
     }
@@ -469,78 +419,10 @@ impl Task {
         });
     }
 
-    fn signal(&self, signal: Signal, turn: &mut Turn<'_>) {
-        turn.act(Action::Signal {
-            container: self.container.clone(),
-            signal,
-        });
-    }
-
     fn save(&self, sync: bool, turn: &mut Turn<'_>) {
         turn.act(Action::Save {
-            task: self.id.clone(),
+            unit: self.unit(),
             sync,
         });
     }
-
-    fn report(
-        &mut self,
-        state: TaskState,
-        reason: Option<Reason>,
-        message: &str,
-        exit_code: Option<i32>,
-        turn: &mut Turn<'_>,
-    ) {
-        assert!(
-            !self.state.is_terminal(),
-            "nothing follows a terminal state"
-        );
-        self.state = state;
-        let update = self.update(reason, message, exit_code, turn);
-        self.updates.push(update);
-    }
-
-    /// An update that says how things are now.
-    fn update(
-        &self,
-        reason: Option<Reason>,
-        message: &str,
-        exit_code: Option<i32>,
-        turn: &mut Turn<'_>,
-    ) -> StatusUpdate {
-        StatusUpdate {
-            task_id: self.id.to_string(),
-            uuid: turn.uuid(),
-            state: self.state as i32,
-            reason: reason.map(|r| r as i32),
-            message: cut(message),
-            timestamp_ms: turn.now.wall.0,
-            container_id: self.container.to_string(),
-            ip_address: self.ip.clone(),
-            pid: self.pid,
-            exit_code,
-            sandbox: self.sandbox.clone(),
-            executor_id: executor_id(&self.launch).to_owned(),
-            healthy: self.checks.healthy(&self.launch.checks),
-            check: None,
-        }
-    }
-}
-
-/// The executor of a launch: one of its own, unless it names another.
-fn executor_id(launch: &Launch) -> &str {
-    if launch.executor_id.is_empty() {
-        &launch.task_id
-    } else {
-        &launch.executor_id
-    }
-}
-
-/// At most [`MESSAGE_MAX_BYTES`], on a character boundary.
-fn cut(message: &str) -> String {
-    let mut end = message.len().min(MESSAGE_MAX_BYTES);
-    while !message.is_char_boundary(end) {
-        end -= 1;
-    }
-    message[..end].to_owned()
 }

@@ -1,54 +1,65 @@
 //! All tasks of an agent: routes events to them, remembers the ended ones, answers for unknown
-//! ones. What happens to one task is decided in `task` and `recovery`.
+//! ones. What happens to one task is decided in `task` and `recovery`; to those that share an
+//! executor, in `groups`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use gantry_wire::agent::{KnownTask, Launch, StatusUpdate};
 use gantry_wire::ids::{ContainerId, TaskId};
 use gantry_wire::task::{Reason, TaskState};
 
 use crate::action::Action;
-use crate::checkpoint::Checkpoint;
-use crate::ending::Exit;
+use crate::checkpoint::{Checkpoint, ExecutorCheckpoint, Saved};
+use crate::ending::{Exit, Verdict};
 use crate::event::{Event, KeeperId, Seen};
+use crate::executor::{Executor, ExecutorView};
 use crate::gpus::{self, GpuName};
 use crate::history::History;
 use crate::moment::{Now, Turn};
 use crate::recovery;
-use crate::task::{Task, TaskView};
+use crate::task::{Task, TaskView, Wanted};
+use crate::unit::{ExecutorKey, Unit};
 
 /// Most tasks at a time, ended ones without acknowledgement included. Registering all of them
 /// fits into one frame ([`gantry_wire::agent::FRAME_MAX_BYTES`]).
 pub const TASKS_MAX: usize = 10_000;
 
-/// The tasks. Invariant: `containers` maps the container of every task in `tasks`, and only those.
+/// The tasks. Invariants: `containers` maps the container of every task in `tasks`, and only those;
+/// `roots` that of every executor in `executors`; a task in `tasks` that has an executor with others
+/// is among the tasks of one in `executors`, and those are in `tasks`.
 #[derive(Debug, Default)]
 pub struct Tasks {
-    tasks: BTreeMap<TaskId, Task>,
-    containers: BTreeMap<ContainerId, TaskId>,
-    history: History,
+    pub(crate) tasks: BTreeMap<TaskId, Task>,
+    pub(crate) containers: BTreeMap<ContainerId, TaskId>,
+    pub(crate) executors: BTreeMap<ExecutorKey, Executor>,
+    pub(crate) roots: BTreeMap<ContainerId, ExecutorKey>,
+    pub(crate) history: History,
     /// The node's, in the order in which they are given out.
     gpus: Vec<GpuName>,
-    connected: bool,
+    pub(crate) connected: bool,
     /// The one that listed last.
-    keeper: Option<KeeperId>,
+    pub(crate) keeper: Option<KeeperId>,
 }
 
 impl Tasks {
     /// As they were saved, with the ids of tasks that were over before. Nothing happens to them
     /// before the first [`Event::Listing`].
     #[must_use]
-    pub fn restore(saved: Vec<Checkpoint>, over: impl IntoIterator<Item = TaskId>) -> Self {
+    pub fn restore(saved: Saved, over: impl IntoIterator<Item = TaskId>) -> Self {
         let mut tasks = Self::default();
         for id in over {
             tasks.history.insert(id);
         }
-        for checkpoint in saved {
-            let id = checkpoint.task.clone();
-            tasks
-                .containers
-                .insert(checkpoint.container.clone(), id.clone());
-            tasks.tasks.insert(id, Task::restore(checkpoint));
+        for checkpoint in saved.tasks {
+            tasks.insert(Task::restore(checkpoint, None));
+        }
+        for checkpoint in saved.executors {
+            let key = checkpoint.executor.clone();
+            let (executor, members) = Executor::restore(checkpoint);
+            for member in members {
+                tasks.insert(Task::restore(member, Some(key.clone())));
+            }
+            tasks.insert_executor(key, executor);
         }
         tasks
     }
@@ -71,6 +82,16 @@ impl Tasks {
                 sandbox,
             } => {
                 self.launch(task, *launch, container, sandbox, turn);
+            }
+            Event::LaunchGroup(group) => self.launch_group(*group, turn),
+            Event::ShutdownExecutor { executor, grace_ms } => {
+                self.shutdown_executor(&executor, grace_ms, turn);
+            }
+            Event::ExecutorAttached { executor, ip } => {
+                self.with_executor(&executor, turn, |it, turn| it.attached(ip, keeper, turn));
+            }
+            Event::ExecutorAttachFailed { executor, cause } => {
+                self.executor_failed(&executor, &cause, turn);
             }
             Event::Kill { task, grace_ms } => self.kill(&task, grace_ms, turn),
             Event::Acknowledge { task, uuid } => {
@@ -97,17 +118,14 @@ impl Tasks {
                     task.attached(Err(cause), keeper, turn);
                 });
             }
-            Event::Started { container, pid } => {
-                self.with_container(&container, turn, |task, turn| task.started(pid, turn));
-            }
+            Event::Started { container, pid } => self.started(&container, pid, turn),
             Event::StartFailed { container, cause } => {
-                self.with_container(&container, turn, |task, turn| {
-                    task.start_failed(&cause, turn);
-                });
+                self.start_failed(&container, &cause, turn);
             }
             Event::Exited { container, exit } => self.exited(&container, exit, turn),
             Event::OverDisk { container, excess } => {
-                self.with_container(&container, turn, |task, turn| task.over_disk(excess, turn));
+                let verdict = Verdict::Disk(excess);
+                self.with_container(&container, turn, |task, turn| task.condemn(verdict, turn));
             }
             Event::Probed { task, check, found } => {
                 self.with(&task, turn, |task, turn| task.probed(check, &found, turn));
@@ -120,16 +138,56 @@ impl Tasks {
     /// When the next [`Event::Tick`] is wanted, on the clock of [`Now::uptime_ms`].
     #[must_use]
     pub fn deadline_ms(&self) -> Option<u64> {
-        self.tasks
-            .values()
-            .filter_map(|task| task.deadline_ms(self.connected))
-            .min()
+        let tasks = self.tasks.values();
+        let tasks = tasks.filter_map(|task| task.deadline_ms(self.connected));
+        let executors = self.executors.values().filter_map(Executor::deadline_ms);
+        tasks.chain(executors).min()
     }
 
     /// What to save of a task.
     #[must_use]
     pub fn checkpoint(&self, task: &TaskId) -> Option<Checkpoint> {
         self.tasks.get(task).map(Task::checkpoint)
+    }
+
+    /// What to save of an executor and its tasks.
+    #[must_use]
+    pub fn executor_checkpoint(&self, key: &ExecutorKey) -> Option<ExecutorCheckpoint> {
+        let executor = self.executors.get(key)?;
+        let saved = |(id, group): (&TaskId, &u32)| Some((*group, self.checkpoint(id)?));
+        Some(ExecutorCheckpoint {
+            tasks: executor.tasks.iter().filter_map(saved).collect(),
+            ..executor.checkpoint()
+        })
+    }
+
+    /// What a task is saved with, if it is not over.
+    #[must_use]
+    pub fn unit(&self, task: &TaskId) -> Option<Unit> {
+        self.tasks.get(task).map(Task::unit)
+    }
+
+    /// An executor that is shared.
+    #[must_use]
+    pub fn executor(&self, key: &ExecutorKey) -> Option<ExecutorView<'_>> {
+        self.executors.get(key).map(Executor::view)
+    }
+
+    /// The executor that a task shares with others; None when it has one of its own.
+    #[must_use]
+    pub fn executor_of(&self, task: &TaskId) -> Option<ExecutorView<'_>> {
+        self.executor(self.tasks.get(task)?.executor()?)
+    }
+
+    /// As [`Self::executor_of`], by the task's container.
+    #[must_use]
+    pub fn executor_of_container(&self, container: &ContainerId) -> Option<ExecutorView<'_>> {
+        self.executor_of(self.containers.get(container)?)
+    }
+
+    /// Every executor that is shared, by name.
+    pub fn executors(&self) -> impl Iterator<Item = ExecutorView<'_>> {
+        self.executors.values().map(Executor::view)
     }
 
     /// A task that is not over.
@@ -171,15 +229,36 @@ impl Tasks {
             self.history.insert(id);
             return;
         }
-        self.containers.insert(container.clone(), id.clone());
-        let count = launch.resources.as_ref().map_or(0, |wanted| wanted.gpus);
-        let held: BTreeSet<_> = self.tasks.values().flat_map(Task::held_gpus).collect();
-        let gpus = gpus::assign(&self.gpus, &held, count);
-        let mut task = Task::accept(id.clone(), launch, container, sandbox, gpus, turn);
+        let gpus = self.assign_gpus(&launch, &[]);
+        let wanted = Wanted {
+            id,
+            launch,
+            executor: None,
+            container,
+            sandbox,
+        };
+        let mut task = Task::accept(wanted, gpus, turn);
         if self.connected {
             task.send_due(turn);
         }
-        self.tasks.insert(id, task);
+        self.insert(task);
+    }
+
+    /// Processors for a launch, besides those in `taken`.
+    pub(crate) fn assign_gpus(
+        &self,
+        launch: &Launch,
+        taken: &[GpuName],
+    ) -> Result<Vec<GpuName>, String> {
+        let count = launch.resources.as_ref().map_or(0, |wanted| wanted.gpus);
+        let held = self.tasks.values().flat_map(Task::held_gpus).chain(taken);
+        gpus::assign(&self.gpus, &held.collect(), count)
+    }
+
+    pub(crate) fn insert(&mut self, task: Task) {
+        self.containers
+            .insert(task.container().clone(), task.id().clone());
+        self.tasks.insert(task.id().clone(), task);
     }
 
     fn kill(&mut self, id: &TaskId, grace_ms: u64, turn: &mut Turn<'_>) {
@@ -202,8 +281,26 @@ impl Tasks {
         }
     }
 
+    fn started(&mut self, container: &ContainerId, pid: u32, turn: &mut Turn<'_>) {
+        match self.roots.get(container).cloned() {
+            Some(key) => self.with_executor(&key, turn, |it, turn| it.started(pid, turn)),
+            None => self.with_container(container, turn, |task, turn| task.started(pid, turn)),
+        }
+    }
+
+    fn start_failed(&mut self, container: &ContainerId, cause: &str, turn: &mut Turn<'_>) {
+        match self.roots.get(container).cloned() {
+            Some(key) => self.executor_failed(&key, cause, turn),
+            None => self.with_container(container, turn, |task, turn| {
+                task.start_failed(cause, turn);
+            }),
+        }
+    }
+
     fn exited(&mut self, container: &ContainerId, exit: Exit, turn: &mut Turn<'_>) {
-        if self.containers.contains_key(container) {
+        if let Some(key) = self.roots.get(container).cloned() {
+            self.with_executor(&key, turn, Executor::end);
+        } else if self.containers.contains_key(container) {
             self.with_container(container, turn, |task, turn| task.exited(exit, turn));
         } else {
             turn.act(Action::Forget {
@@ -226,6 +323,7 @@ impl Tasks {
             }
         }
         self.sweep(turn);
+        self.reconcile_executors(&mut containers, turn);
         for (container, seen) in containers {
             turn.act(match seen {
                 Seen::Starting | Seen::Running { .. } => Action::Destroy { container },
@@ -241,6 +339,7 @@ impl Tasks {
                 task.send_due(turn);
             }
         }
+        self.tick_executors(turn);
     }
 
     /// Removes what was over when it was restored: its checkpoint outlived its acknowledgement.
@@ -253,14 +352,20 @@ impl Tasks {
     }
 
     fn discard(&mut self, id: &TaskId, turn: &mut Turn<'_>) {
-        if let Some(task) = self.tasks.remove(id) {
-            self.containers.remove(task.container());
-            self.history.insert(id.clone());
-            turn.act(Action::Discard { task: id.clone() });
+        let Some(task) = self.tasks.remove(id) else {
+            return;
+        };
+        self.containers.remove(task.container());
+        self.history.insert(id.clone());
+        turn.act(Action::Discard { task: id.clone() });
+        let executor = task.executor().and_then(|key| self.executors.get_mut(key));
+        if let Some(executor) = executor {
+            executor.tasks.remove(id);
+            executor.save(false, turn);
         }
     }
 
-    fn with_container(
+    pub(crate) fn with_container(
         &mut self,
         container: &ContainerId,
         turn: &mut Turn<'_>,
@@ -285,14 +390,18 @@ impl Tasks {
         if self.connected {
             task.send_due(turn);
         }
+        let executor = task.executor().cloned();
         if task.is_over() {
             self.discard(id, turn);
+        }
+        if let Some(executor) = executor {
+            self.tend(&executor, turn);
         }
     }
 
     /// One update about a task that is not kept: never repeated, its acknowledgement is ignored.
     /// If it is lost, the coordinator learns the same from the next registration.
-    fn answer(
+    pub(crate) fn answer(
         &self,
         id: &TaskId,
         state: TaskState,

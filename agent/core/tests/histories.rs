@@ -5,7 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use gantry_agent_core::{
-    Action, Checkpoint, DiskExcess, Event, Exit, Found, KeeperId, Now, Seen, Signal, Stage, Tasks,
+    Action, Checkpoint, DiskExcess, Event, Exit, Found, KeeperId, Now, Saved, Seen, Signal, Stage,
+    Tasks, Unit,
 };
 use gantry_wire::agent::{Launch, StatusUpdate};
 use gantry_wire::check::Check;
@@ -125,11 +126,19 @@ impl World {
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Save { task, .. } => {
+            Action::Save { unit, .. } => {
+                let Unit::Task(task) = unit else {
+                    panic!("no executor was asked for: {unit}");
+                };
                 if let Some(checkpoint) = self.tasks.checkpoint(&task) {
                     self.disk.insert(task, checkpoint);
                 }
             }
+            // Those are in `groups`.
+            Action::AttachExecutor { executor }
+            | Action::StartExecutor { executor }
+            | Action::ReleaseExecutor { executor, .. }
+            | Action::DiscardExecutor { executor, .. } => panic!("nobody asked for {executor}"),
             Action::Discard { task } => {
                 let saved = self
                     .disk
@@ -302,7 +311,11 @@ impl World {
         self.probes.clear();
         let over: Vec<TaskId> = self.coordinator.keys().cloned().collect();
         let over = over.into_iter().filter(|id| !self.disk.contains_key(id));
-        self.tasks = Tasks::restore(self.disk.values().cloned().collect(), over);
+        let saved = Saved {
+            tasks: self.disk.values().cloned().collect(),
+            ..Saved::default()
+        };
+        self.tasks = Tasks::restore(saved, over);
         self.list();
     }
 

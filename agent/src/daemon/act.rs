@@ -1,18 +1,21 @@
 //! Carries out what the core decided. Each action is a request to the keeper, a small job beside
 //! the loop, or a message; failures come back to the core as events.
 
+use std::io;
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use gantry_agent_core::{Action, Event as Change, Signal};
+use gantry_agent_core::{Action, Event as Change, ExecutorKey, ExecutorView, Signal};
 use gantry_isolation::keeper::Request;
-use gantry_isolation::spec::ContainerId as KeeperContainer;
+use gantry_isolation::spec::{ContainerId as KeeperContainer, Ids, Mount, SANDBOX_TARGET};
+use gantry_wire::agent::Launch;
 use gantry_wire::ids::{ContainerId, TaskId};
 
 use super::{COLLECT_MS, Daemon};
+use crate::container::{self, Given};
 use crate::inbox::TaskRow;
-use crate::{container, sandboxes};
+use crate::sandboxes;
 
 /// signal(7).
 const SIGTERM: i32 = 15;
@@ -31,19 +34,38 @@ impl Daemon {
             Action::CancelPull { task } => self.provision.cancel_pull(&task),
             Action::Attach { task } => {
                 if let Some(view) = self.tasks.get(&task) {
+                    let executor = self.tasks.executor_of(&task);
                     let hide = &self.node.hide;
-                    self.provision.attach(&task, view, hide);
+                    self.provision.attach(&task, view, executor, hide);
                 }
             }
             Action::Start { task } => self.start(&task),
             Action::Probe { task, check } => self.probe(task, check),
+            Action::AttachExecutor { executor } => {
+                if let Some(view) = self.tasks.executor(&executor) {
+                    self.provision.attach_executor(view);
+                }
+            }
+            Action::StartExecutor { executor } => self.start_executor(&executor),
+            Action::ReleaseExecutor {
+                executor,
+                container,
+            } => {
+                let view = self.tasks.executor(&executor);
+                let sandbox = view.map(|view| PathBuf::from(view.sandbox));
+                self.finish_sandbox(sandbox.filter(|sandbox| sandbox.exists()));
+                self.forget(&container);
+                self.provision.release_executor(&executor, &container);
+            }
+            Action::DiscardExecutor { container, .. } => {
+                removed(self.saves.remove_executor(&container), "an executor");
+            }
             Action::Signal { container, signal } => self.signal(&container, signal),
             Action::Release { task, container } => {
-                let sandbox = self
-                    .tasks
-                    .get(&task)
-                    .map(|view| PathBuf::from(view.sandbox));
-                self.finish_sandbox(sandbox);
+                // One in that of an executor goes with it.
+                let own = self.tasks.executor_of(&task).is_none();
+                let view = self.tasks.get(&task).filter(|_| own);
+                self.finish_sandbox(view.map(|view| PathBuf::from(view.sandbox)));
                 self.forget(&container);
                 self.provision.release(&task, &container);
             }
@@ -77,12 +99,18 @@ impl Daemon {
             .get()
             .map(ToString::to_string)
             .unwrap_or_default();
-        let made = self.provision.made(task);
-        let (image, given) = (made.image.as_ref(), made.given.clone());
-        let mut spec = container::spec(view, &agent_id, image, given, &self.node)
+        let executor = self.tasks.executor_of(task);
+        let mut given = self.provision.made(task).given.clone();
+        if let Some(executor) = executor {
+            self.share(&mut given, view.launch, executor)?;
+        }
+        let image = self.provision.made(task).image.as_ref();
+        let mut spec = container::spec(view, executor, &agent_id, image, given, &self.node)
             .map_err(|problem| problem.to_string())?;
-        self.sandboxes.make(&mut spec, view.launch)?;
         let container = view.container.clone();
+        let around = executor.map(|executor| Path::new(executor.sandbox));
+        let task_of = (task, &container, view.launch);
+        self.sandboxes.make(&mut spec, task_of, around)?;
         self.provision.hold(task, &container)?;
         let made = self.provision.made(task);
         let fds: Vec<_> = made.attachment.iter().map(|a| a.netns.as_fd()).collect();
@@ -103,16 +131,79 @@ impl Daemon {
         }
     }
 
+    /// Adds what a task shares with the others of its executor: directories, and users.
+    fn share(
+        &self,
+        given: &mut Given,
+        launch: &Launch,
+        executor: ExecutorView<'_>,
+    ) -> Result<(), String> {
+        let around = Path::new(executor.sandbox);
+        for volume in &launch.shared_volumes {
+            let source = sandboxes::create_volume(around, &volume.name);
+            let source =
+                source.map_err(|why| format!("making the volume '{}': {why}", volume.name))?;
+            // Joining an absolute path replaces the sandbox.
+            let target = Path::new(SANDBOX_TARGET).join(&volume.container_path);
+            given
+                .mounts
+                .push(Mount::bind(source, target, volume.read_only));
+        }
+        if given.ids == Ids::Private && self.provision.shared_ids() == Ids::Private {
+            let holder = KeeperContainer::try_from(executor.container.as_str());
+            given.ids = Ids::Of(holder.map_err(|error| error.to_string())?);
+        }
+        Ok(())
+    }
+
+    fn start_executor(&mut self, executor: &ExecutorKey) {
+        let Some(view) = self.tasks.executor(executor) else {
+            return;
+        };
+        let container = view.container.clone();
+        if let Err(cause) = self.hand_over_executor(executor) {
+            self.step(Change::StartFailed { container, cause });
+        }
+    }
+
+    fn hand_over_executor(&mut self, executor: &ExecutorKey) -> Result<(), String> {
+        let view = self.tasks.executor(executor);
+        let view = view.ok_or("the executor is gone")?;
+        let ids = self.provision.shared_ids();
+        let spec = container::holder(view, ids, &self.node);
+        let spec = spec.map_err(|problem| problem.to_string())?;
+        let sandbox = Path::new(view.sandbox);
+        sandboxes::create_shared(self.sandboxes.backend(), sandbox)
+            .map_err(|error| format!("making the sandbox {}: {error}", sandbox.display()))?;
+        let network = self.provision.network_of(executor);
+        let fds: Vec<_> = network.iter().map(|it| it.netns.as_fd()).collect();
+        let request = Request::Start {
+            spec: Box::new(spec),
+        };
+        let sent = self.keeper.request(&request, &fds);
+        sent.map_err(|error| crate::chain(&error))?;
+        // The keeper holds the namespace now.
+        *network = None;
+        Ok(())
+    }
+
     fn signal(&mut self, container: &ContainerId, signal: Signal) {
         let Ok(id) = KeeperContainer::try_from(container.as_str()) else {
             return;
         };
-        // The container's init passes SIGTERM on to every process inside; SIGKILL goes to all.
+        // The container's init passes SIGTERM on to every process inside, if it has one; SIGKILL
+        // goes to all.
         let (signo, all) = match signal {
-            Signal::Terminate => (SIGTERM, false),
+            Signal::Terminate => (SIGTERM, !self.has_init(container)),
             Signal::Kill => (SIGKILL, true),
         };
         self.request(&Request::Signal { id, signo, all });
+    }
+
+    /// A task that shares its processes with others has no PID 1 of its own.
+    fn has_init(&self, container: &ContainerId) -> bool {
+        let executor = self.tasks.executor_of_container(container);
+        !executor.is_some_and(|executor| executor.info.share_pids)
     }
 
     fn forget(&mut self, container: &ContainerId) {
@@ -132,11 +223,8 @@ impl Daemon {
 
     fn discard(&mut self, task: &TaskId) {
         self.disk_used.remove(task);
-        if let Err(error) = self.saves.remove(task)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::error!(%task, "removing its checkpoint: {error}");
-        }
+        // One that shares an executor was saved with it.
+        removed(self.saves.remove(task), "a task");
     }
 
     /// Removes finished sandboxes that are due, beside the loop.
@@ -165,5 +253,14 @@ impl Daemon {
         if self.sandboxes.len() > sandboxes::KEPT_MAX {
             self.collect_at_ms = 0;
         }
+    }
+}
+
+fn removed(result: io::Result<()>, whose: &str) {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::error!("removing the checkpoint of {whose}: {error}");
+        }
+        _ => {}
     }
 }

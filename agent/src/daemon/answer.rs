@@ -10,7 +10,7 @@ use gantry_wire::task::TaskState;
 
 use super::Daemon;
 use crate::gauge::Watched;
-use crate::inbox::{Ask, ExecOrder, TaskRow, View};
+use crate::inbox::{Ask, ExecOrder, ExecutorRow, TaskRow, View};
 use crate::sandboxes;
 
 impl Daemon {
@@ -50,6 +50,7 @@ impl Daemon {
                     ..TaskRow::from(view)
                 })
                 .collect(),
+            executors: self.tasks.executors().map(ExecutorRow::from).collect(),
             finished_sandboxes: self.sandboxes.len(),
             execs: self.execs.len(),
         }

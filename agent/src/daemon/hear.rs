@@ -5,14 +5,10 @@ use std::collections::BTreeMap;
 use gantry_agent_core::{Event as Change, Exit, Seen};
 use gantry_isolation::keeper::{self, ListedState};
 use gantry_isolation::spec::ExitStatus;
-use gantry_wire::agent::{
-    FromAgent, Launch, Register, Registered, StatusUpdate, from_agent, to_agent,
-};
-use gantry_wire::ids::{AgentId, ContainerId, FrameworkId, TaskId};
-use gantry_wire::task::{Reason, TaskState};
+use gantry_wire::agent::{FromAgent, Register, Registered, StatusUpdate, from_agent, to_agent};
+use gantry_wire::ids::{AgentId, ContainerId, TaskId};
 
 use super::{Daemon, KEEPER_RETRY_MS};
-use crate::checkpoints::TASK_ID_MAX_BYTES;
 use crate::gauge::Measured;
 use crate::inbox::Event;
 use crate::provision::Attached;
@@ -56,6 +52,9 @@ impl Daemon {
             Event::Probed { task, check, found } => {
                 self.step(Change::Probed { task, check, found });
             }
+            Event::ExecutorAttached { executor, result } => {
+                self.executor_attached(executor, result);
+            }
             Event::Measured(measured) => self.measured(measured),
             Event::Ask(ask) => self.answer(ask),
             Event::StopTasks => self.stop_tasks(),
@@ -88,17 +87,8 @@ impl Daemon {
         match message {
             to_agent::Kind::Registered(registered) => self.registered(&registered),
             to_agent::Kind::Launch(launch) => self.launch(launch),
-            to_agent::Kind::LaunchGroup(group) => {
-                for launch in &group.tasks {
-                    self.refuse(launch, "this agent runs no task groups".to_owned());
-                }
-            }
-            to_agent::Kind::ShutdownExecutor(asked) => {
-                tracing::warn!(
-                    executor = asked.executor_id,
-                    "no such executor to shut down"
-                );
-            }
+            to_agent::Kind::LaunchGroup(group) => self.launch_group(group),
+            to_agent::Kind::ShutdownExecutor(asked) => self.shutdown_executor(&asked),
             to_agent::Kind::Kill(kill) => match TaskId::parse(kill.task_id) {
                 Ok(task) => self.step(Change::Kill {
                     task,
@@ -145,54 +135,8 @@ impl Daemon {
         }
     }
 
-    fn launch(&mut self, launch: Launch) {
-        let Some(agent) = self.identity.get().filter(|_| !self.stopping.is_asked()) else {
-            tracing::debug!(
-                task = launch.task_id,
-                "not launched: this agent is stopping"
-            );
-            return;
-        };
-        let checked = TaskId::parse(launch.task_id.clone())
-            .and_then(|task| Ok((task, FrameworkId::parse(launch.framework_id.clone())?)))
-            .map_err(|error| error.to_string());
-        let (task, framework) = match checked {
-            Ok((task, _)) if task.as_str().len() > TASK_ID_MAX_BYTES => {
-                let why = format!("a task id is at most {TASK_ID_MAX_BYTES} bytes long");
-                return self.refuse(&launch, why);
-            }
-            Ok(ids) => ids,
-            Err(why) => return self.refuse(&launch, why),
-        };
-        let container = match ContainerId::parse(uuid::Uuid::new_v4().to_string()) {
-            Ok(container) => container,
-            Err(error) => return self.refuse(&launch, error.to_string()),
-        };
-        let sandbox = self.layout.sandbox(agent, &framework, &task, &container);
-        let sandbox = sandbox.to_string_lossy().into_owned();
-        self.step(Change::Launch {
-            task,
-            launch: Box::new(launch),
-            container,
-            sandbox,
-        });
-    }
-
-    /// A launch that cannot even become a task: said once, kept nowhere.
-    fn refuse(&mut self, launch: &Launch, message: String) {
-        self.send(StatusUpdate {
-            task_id: launch.task_id.clone(),
-            uuid: uuid::Uuid::new_v4().as_bytes().to_vec(),
-            state: TaskState::TaskError as i32,
-            reason: Some(Reason::ReasonTaskInvalid as i32),
-            message,
-            timestamp_ms: self.now().wall.0,
-            ..StatusUpdate::default()
-        });
-    }
-
     fn pulled(&mut self, task: TaskId, result: Result<gantry_image::Image, String>) {
-        if self.tasks.get(&task).is_none() {
+        if !self.is_live(&task) {
             return;
         }
         let change = match result {
@@ -208,7 +152,7 @@ impl Daemon {
     fn attached(&mut self, task: TaskId, result: Result<Attached, String>) {
         // Over or unknown by now: dropping the attachment ends its namespace, and what is left of
         // it was given back, or will be by the next adoption.
-        if self.tasks.get(&task).is_none() {
+        if !self.is_live(&task) {
             return;
         }
         let change = match result {
@@ -225,6 +169,12 @@ impl Daemon {
             Err(cause) => Change::AttachFailed { task, cause },
         };
         self.step(change);
+    }
+
+    /// Whether something is still to be made for a task.
+    fn is_live(&self, task: &TaskId) -> bool {
+        let view = self.tasks.get(task);
+        view.is_some_and(|view| !view.state.is_terminal())
     }
 
     fn measured(&mut self, measured: Measured) {

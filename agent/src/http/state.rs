@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use super::Server;
 use super::problem::Problem;
-use crate::inbox::{Ask, Event, TaskRow, View};
+use crate::inbox::{Ask, Event, ExecutorRow, TaskRow, View};
 use crate::sandboxes;
 
 /// Asks the loop for a snapshot.
@@ -44,12 +44,21 @@ pub(super) async fn state(State(server): State<Arc<Server>>) -> Result<Json<Valu
     let view = view(&server).await?;
     let facts = &server.facts;
     let mut frameworks: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
-    for task in &view.tasks {
-        let executor = executor(task, view.agent_id.as_deref());
-        frameworks
-            .entry(&task.launch.framework_id)
-            .or_default()
-            .push(executor);
+    let agent_id = view.agent_id.as_deref().unwrap_or_default();
+    for row in &view.executors {
+        let of = |task: &&TaskRow| {
+            let launch = &task.launch;
+            launch.executor_id == row.info.executor_id
+                && launch.framework_id == row.info.framework_id
+        };
+        let below: Vec<&TaskRow> = view.tasks.iter().filter(of).collect();
+        let framework = frameworks.entry(&row.info.framework_id).or_default();
+        framework.push(shared_executor(row, &below, agent_id));
+    }
+    let alone = |task: &&TaskRow| task.launch.executor_id.is_empty();
+    for task in view.tasks.iter().filter(alone) {
+        let framework = frameworks.entry(&task.launch.framework_id).or_default();
+        framework.push(executor(task, agent_id));
     }
     let framework = |(id, executors): (&str, Vec<Value>)| json!({"id": id, "name": id, "executors": executors, "completed_executors": []});
     Ok(Json(json!({
@@ -68,19 +77,55 @@ pub(super) async fn state(State(server): State<Arc<Server>>) -> Result<Json<Valu
     })))
 }
 
-fn executor(task: &TaskRow, agent_id: Option<&str>) -> Value {
+/// A task that is its own executor.
+fn executor(task: &TaskRow, agent_id: &str) -> Value {
     let launch = &task.launch;
-    let shown = launch
-        .resources
-        .as_ref()
-        .map(Resources::from)
-        .unwrap_or_default();
-    let shown = resources(&shown);
-    let labels: Vec<Value> = launch
-        .labels
-        .iter()
-        .map(|(key, value)| json!({"key": key, "value": value}))
-        .collect();
+    let mut shown = json!({
+        "id": launch.task_id,
+        "name": launch.name,
+        "source": launch.task_id,
+        "container": task.container.as_str(),
+        "directory": task.sandbox,
+        "resources": of_message(launch.resources.as_ref()),
+    });
+    below(&mut shown, &[task], agent_id);
+    shown
+}
+
+fn shared_executor(row: &ExecutorRow, tasks: &[&TaskRow], agent_id: &str) -> Value {
+    let mut shown = json!({
+        "id": row.info.executor_id,
+        "name": row.info.name,
+        "source": "",
+        "type": "DEFAULT",
+        "container": row.container.as_str(),
+        "directory": row.sandbox,
+        "labels": labels(&row.info.labels),
+        "resources": of_message(row.info.resources.as_ref()),
+    });
+    below(&mut shown, tasks, agent_id);
+    shown
+}
+
+/// Adds the tasks of an executor to it.
+fn below(executor: &mut Value, tasks: &[&TaskRow], agent_id: &str) {
+    let of = |ended: bool| -> Vec<Value> {
+        let tasks = tasks.iter();
+        let tasks = tasks.filter(|task| task.state.is_terminal() == ended);
+        tasks.map(|task| row(task, agent_id)).collect()
+    };
+    executor["tasks"] = of(false).into();
+    executor["completed_tasks"] = of(true).into();
+    executor["queued_tasks"] = json!([]);
+}
+
+fn labels(labels: &BTreeMap<String, String>) -> Vec<Value> {
+    let label = |(key, value): (&String, &String)| json!({"key": key, "value": value});
+    labels.iter().map(label).collect()
+}
+
+fn row(task: &TaskRow, agent_id: &str) -> Value {
+    let launch = &task.launch;
     let network = if task.ip.is_empty() {
         json!([])
     } else {
@@ -98,11 +143,11 @@ fn executor(task: &TaskRow, agent_id: Option<&str>) -> Value {
         "id": launch.task_id,
         "name": launch.name,
         "framework_id": launch.framework_id,
-        "executor_id": "",
-        "slave_id": agent_id.unwrap_or_default(),
+        "executor_id": launch.executor_id,
+        "slave_id": agent_id,
         "state": task.state.name(),
-        "resources": shown,
-        "labels": labels,
+        "resources": of_message(launch.resources.as_ref()),
+        "labels": labels(&launch.labels),
         "statuses": [status],
     });
     if let Some(limit_bytes) = sandboxes::limit_bytes(launch) {
@@ -112,18 +157,11 @@ fn executor(task: &TaskRow, agent_id: Option<&str>) -> Value {
         }
         row["statistics"] = statistics;
     }
-    let ended = task.state.is_terminal();
-    json!({
-        "id": launch.task_id,
-        "name": launch.name,
-        "source": launch.task_id,
-        "container": task.container.as_str(),
-        "directory": task.sandbox,
-        "resources": shown,
-        "tasks": if ended { json!([]) } else { json!([row]) },
-        "queued_tasks": [],
-        "completed_tasks": if ended { json!([row]) } else { json!([]) },
-    })
+    row
+}
+
+fn of_message(message: Option<&ResourcesMessage>) -> Value {
+    resources(&message.map(Resources::from).unwrap_or_default())
 }
 
 /// Scalars as numbers, ranges as text.

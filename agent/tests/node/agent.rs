@@ -185,6 +185,34 @@ impl Node {
         }
     }
 
+    /// Waits until a file of a sandbox holds just this.
+    pub(crate) async fn holds(&self, path: &str, want: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let text = self.read(path).await;
+            if text == want {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{path}: {text:?}, not {want:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Kills the first process of a container, as the kernel would.
+    pub(crate) fn kill_container(&self, container: &str) {
+        let find = |dir: &PathBuf| {
+            let procs = dir.join(container).join("cgroup.procs");
+            std::fs::read_to_string(procs)
+                .ok()?
+                .lines()
+                .next()?
+                .parse()
+                .ok()
+        };
+        let pid = self.cgroups().iter().find_map(find).unwrap();
+        kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    }
+
     /// Launches a command that writes when it is ready for signals, and waits until it has.
     /// That it runs says only that the shell was executed, not that it came to its traps.
     pub(crate) async fn armed(&self, task: &str, command: &str) {

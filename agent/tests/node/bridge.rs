@@ -24,14 +24,14 @@ fn bridged(task: &str, command: &str, host_port: u32) -> Launch {
 }
 
 /// Says its name to whoever connects. Perl is part of every Debian.
-fn server(name: &str) -> String {
+pub(crate) fn server(name: &str) -> String {
     format!(
         "exec perl -MIO::Socket::INET -e '$s=IO::Socket::INET->new(LocalPort=>8080,Listen=>5,\
          ReuseAddr=>1) or die; while($c=$s->accept){{print $c \"{name}\"; close $c}}'"
     )
 }
 
-async fn says(node: &Node, host: &str, port: u16) -> String {
+pub(crate) async fn says(node: &Node, host: &str, port: u16) -> String {
     node.coordinator
         .until("an answer", |_| {
             let mut text = String::new();

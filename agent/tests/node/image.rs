@@ -10,7 +10,7 @@ use gantry_wire::task::TaskState;
 use crate::agent::{Node, run};
 use crate::coordinator::{shell, state};
 
-struct Registry(Child);
+pub(crate) struct Registry(Child);
 
 impl Drop for Registry {
     fn drop(&mut self) {
@@ -41,7 +41,7 @@ fn install(root: &Path, program: &str) {
 }
 
 /// Starts a registry with one image; its reference.
-async fn registry(node: &Node, dir: &Path) -> (Registry, String) {
+pub(crate) async fn registry(node: &Node, dir: &Path) -> (Registry, String) {
     let free = TcpListener::bind("127.0.0.1:0").unwrap();
     let host = free.local_addr().unwrap().to_string();
     drop(free);

@@ -11,6 +11,7 @@ mod checks;
 mod coordinator;
 mod disk;
 mod exec;
+mod group;
 mod image;
 mod life;
 mod survival;
@@ -80,6 +81,29 @@ const TESTS: &[Test] = &[
         "image::an_image_says_what_it_runs",
         image::an_image_says_what_it_runs,
     ),
+    (
+        "group::members_share_what_is_their_executors",
+        group::members_share_what_is_their_executors,
+    ),
+    ("group::ends_of_members", group::ends_of_members),
+    (
+        "group::a_group_is_launched_whole_or_not_at_all",
+        group::a_group_is_launched_whole_or_not_at_all,
+    ),
+    (
+        "group::kills_have_their_grace",
+        group::kills_have_their_grace,
+    ),
+    ("group::times_and_limits", group::times_and_limits),
+    (
+        "group::processes_are_shared_when_asked_for",
+        group::processes_are_shared_when_asked_for,
+    ),
+    (
+        "group::the_executor_or_its_keeper_dies",
+        group::the_executor_or_its_keeper_dies,
+    ),
+    ("group::members_from_images", group::members_from_images),
     (
         "bridge::own_address_and_ports",
         bridge::own_address_and_ports,

@@ -1,11 +1,12 @@
 //! Deaths: of the agent, of the keeper, of files.
 
-use gantry_wire::agent::Launch;
+use gantry_wire::agent::{Launch, LaunchGroup, NetworkMode, to_agent};
 use gantry_wire::task::{Reason, TaskState};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use crate::agent::{Node, run};
 use crate::coordinator::{shell, state};
+use crate::group::group;
 
 /// Rounds of `kill_9_at_random_moments`; each kills the agent once.
 const ROUNDS: u32 = 50;
@@ -206,53 +207,79 @@ pub(crate) fn the_keeper_dies() {
     });
 }
 
+/// What one round of `kill_9_at_random_moments` launches: alone and as a group, tasks that end and
+/// tasks that do not.
+struct Round {
+    alone: [Launch; 2],
+    group: LaunchGroup,
+}
+
+impl Round {
+    fn new(round: u32) -> Self {
+        // Every other round with networks of their own; some groups share processes, too.
+        let network = NetworkMode::try_from(i32::try_from(round % 2).unwrap()).unwrap();
+        let task = |name: &str, command: &str| Launch {
+            network: network as i32,
+            ..shell(&format!("{name}-{round}"), command)
+        };
+        let (ends, stays) = ("echo ran; exit 5", "echo ran; sleep 1000");
+        let members = [task("member", "echo ran"), task("last", stays)];
+        let mut group = group(&format!("pod-{round}"), network, &members);
+        if let Some(executor) = &mut group.executor {
+            executor.share_pids = round.is_multiple_of(3);
+        }
+        Self {
+            alone: [task("quick", ends), task("slow", stays)],
+            group,
+        }
+    }
+
+    fn launch(&self, node: &Node) {
+        for launch in &self.alone {
+            node.coordinator.launch(launch.clone());
+        }
+        let group = self.group.clone();
+        node.coordinator.say(to_agent::Kind::LaunchGroup(group));
+    }
+}
+
 /// Each round launches tasks, kills the agent at some moment of their start, run or end, and
 /// starts it again. Every task must end as its command says, run exactly once, and leave nothing.
 pub(crate) fn kill_9_at_random_moments() {
     run(async {
         let mut node = Node::start().await;
         for round in 0..ROUNDS {
-            let quick = format!("quick-{round}");
-            let slow = format!("slow-{round}");
-            // Every other round with networks of their own.
-            let network = i32::try_from(round % 2).unwrap();
-            let tasks = [
-                (&quick, "echo ran; exit 5"),
-                (&slow, "echo ran; sleep 1000"),
-            ]
-            .map(|(task, command)| Launch {
-                network,
-                ..shell(task, command)
-            });
-            for launch in tasks.clone() {
-                node.coordinator.launch(launch);
-            }
-            // From before the launch arrives to after the quick one ended.
+            let tasks = Round::new(round);
+            tasks.launch(&node);
+            // From before the launch arrives to after the quick ones ended.
             let moment = std::time::Duration::from_millis(u64::from(round * 37 % 120));
             tokio::time::sleep(moment).await;
             node.kill_9();
             node.start_agent().await;
             // As a coordinator does that knows nothing of a task, or wants it again.
-            for launch in tasks {
-                node.coordinator.launch(launch);
+            tasks.launch(&node);
+            let mut ends = Vec::new();
+            for (task, code) in [("quick", 5), ("member", 0)] {
+                let end = node.coordinator.terminal(&format!("{task}-{round}")).await;
+                assert_eq!(end.exit_code, Some(code), "round {round}: {end:?}");
+                ends.push(end);
             }
-            let end = node.coordinator.terminal(&quick).await;
-            assert_eq!(end.exit_code, Some(5), "round {round}: {end:?}");
-            let running = node.coordinator.update(&slow, TaskState::TaskRunning).await;
-            // Running says that the shell was executed, not yet that it came to its first word.
-            node.written(&format!("{}/stdout", running.sandbox)).await;
-            node.coordinator.kill(&slow, 500);
-            let killed = node.coordinator.terminal(&slow).await;
-            assert_eq!(
-                state(&killed),
-                TaskState::TaskKilled,
-                "round {round}: {killed:?}"
-            );
-            for end in [end, killed] {
+            for task in ["slow", "last"].map(|task| format!("{task}-{round}")) {
+                let running = node.coordinator.update(&task, TaskState::TaskRunning).await;
+                // Running says that the shell was executed, not yet that it came to its first word.
+                node.written(&format!("{}/stdout", running.sandbox)).await;
+                node.coordinator.kill(&task, 500);
+                let killed = node.coordinator.terminal(&task).await;
+                let state = state(&killed);
+                assert_eq!(state, TaskState::TaskKilled, "round {round}: {killed:?}");
+                ends.push(killed);
+            }
+            for end in ends {
                 let stdout = node.read(&format!("{}/stdout", end.sandbox)).await;
                 assert_eq!(stdout, "ran\n", "round {round}: {}", end.task_id);
             }
         }
+        node.no_executors().await;
         let containers = node.data().join("containers");
         let empty = || {
             // The keeper's own slots stay as long as it does.

@@ -77,6 +77,18 @@ impl LimitsMessage {
     pub const UNLIMITED: u64 = u64::MAX;
 }
 
+impl Launch {
+    /// The executor that it runs below: one of its own, unless it names another.
+    #[must_use]
+    pub fn executor_id(&self) -> &str {
+        if self.executor_id.is_empty() {
+            &self.task_id
+        } else {
+            &self.executor_id
+        }
+    }
+}
+
 /// End an executor with all its tasks. Idempotent; a repeat may only shorten the grace.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ShutdownExecutor {
