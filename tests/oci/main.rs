@@ -7,6 +7,7 @@ mod containerd;
 mod devices;
 mod failures;
 mod inside;
+mod joined;
 mod lifecycle;
 mod podman;
 mod terminal;
