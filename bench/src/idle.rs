@@ -2,10 +2,12 @@
 //! and be gone after they are stopped; in between, the memory that each costs beside its own command.
 //!
 //! Memory is the proportional set size (`smaps_rollup`) of the processes that are not the
-//! container's: ours are the keeper, its sweeper and outlet, and one PID 1 for each container; containerd's is
-//! the shim of each (containerd itself is left out, as our agent is, which holds no process, pipe or
-//! thread for a container). The kernel's memory for namespaces and cgroups is about the same for all.
+//! container's: ours are the keeper, its sweeper and outlet, and one PID 1 for each container;
+//! containerd's is the shim of each (containerd itself is left out, and so is our agent there). Then as
+//! many tasks of an image run under an agent, with its keeper: what both take for them. The kernel's
+//! memory for namespaces and cgroups is about the same for all.
 
+mod agent;
 mod containerd;
 
 use std::time::Instant;
@@ -26,11 +28,16 @@ const PIDS_MAX: u64 = 64;
 
 /// What a process costs, in KiB.
 pub(crate) fn pss_kb(pid: i32) -> anyhow::Result<f64> {
+    memory_of(pid, "Pss:")
+}
+
+/// One line of a process's memory, in KiB.
+fn memory_of(pid: i32, name: &str) -> anyhow::Result<f64> {
     let path = format!("/proc/{pid}/smaps_rollup");
     let text = std::fs::read_to_string(&path).context(path)?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
     let number = line.and_then(|line| line.split_whitespace().next());
-    Ok(number.context("no Pss")?.parse()?)
+    Ok(number.context("no such line")?.parse()?)
 }
 
 /// Runs the suite.
@@ -43,6 +50,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Measured> {
     let mut left_out = Vec::new();
     if options.wants_subject(OURS) {
         rows.extend(ours(dir.path(), count)?);
+        rows.extend(agent::tasks(&rootfs, count)?);
     }
     let name = "containerd-shim-runc-v2";
     if options.wants_subject(name) {
@@ -97,13 +105,11 @@ fn ours(dir: &std::path::Path, count: usize) -> anyhow::Result<Vec<Row>> {
     lost_none(&mut keeper, count)?;
 
     let keeper_pid = parent_of(running.first().context("nothing runs")?.1)?;
-    let sweeper = helper_of(keeper_pid, "gantry-sweeper")?;
-    let outlet = helper_of(keeper_pid, "gantry-outlet")?;
     let mut samples = Vec::with_capacity(count + 2);
     for pid in running.iter().map(|(_, pid)| *pid) {
         samples.push(pss_kb(pid)?);
     }
-    let shared = pss_kb(keeper_pid)? + pss_kb(sweeper)? + pss_kb(outlet)?;
+    let shared = keeper_kb(keeper_pid)?;
     samples.extend([shared]);
 
     lost_none(&mut keeper, count)?;
@@ -148,6 +154,13 @@ fn lost_none(keeper: &mut Keeper, count: usize) -> anyhow::Result<()> {
         containers.len()
     );
     Ok(())
+}
+
+/// What a keeper and its helpers take.
+fn keeper_kb(keeper: i32) -> anyhow::Result<f64> {
+    let (sweeper, outlet) = ("gantry-sweeper", "gantry-outlet");
+    let (sweeper, outlet) = (helper_of(keeper, sweeper)?, helper_of(keeper, outlet)?);
+    Ok(pss_kb(keeper)? + pss_kb(sweeper)? + pss_kb(outlet)?)
 }
 
 fn parent_of(pid: i32) -> anyhow::Result<i32> {

@@ -1,9 +1,10 @@
 //! `gantry-bench SUITE [--quick] [--json FILE]`: measures Gantry beside its peers, in the same run
 //! on the same machine.
 //!
-//! This file only picks the suite; each suite is a file. The hidden first argument `keeper` makes
-//! this program the keeper that the suites start.
+//! This file only picks the suite; each suite is a file. The hidden first arguments `keeper` and
+//! `agent` make this program the keeper and the agent that the suites start.
 
+mod agent;
 mod idle;
 mod image;
 mod keeper;
@@ -69,6 +70,9 @@ fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1).peekable();
     if args.next_if(|first| first == "keeper").is_some() {
         return gantry_isolation::keeper::main(args);
+    }
+    if args.next_if(|first| first == agent::ROLE).is_some() {
+        return agent::main(args);
     }
     match run(&Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,

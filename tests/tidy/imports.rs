@@ -41,6 +41,7 @@ const ALLOWED: [(&str, &[&str]); 12] = [
     (
         "gantry-bench",
         &[
+            "gantry-agent",
             "gantry-image",
             "gantry-isolation",
             "gantry-net",
