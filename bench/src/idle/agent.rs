@@ -2,7 +2,7 @@
 //! keeper take for them, and what the agent keeps when they are gone.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -41,7 +41,8 @@ pub(super) fn tasks(rootfs: &Path, count: usize) -> anyhow::Result<Vec<Row>> {
 
     let full = resident()?;
     let own = pss_kb(agent.pid()?)?;
-    let keeper = parent_of(*pids.first().context("nothing runs")?)?;
+    let first = *pids.first().context("nothing runs")?;
+    let (keeper, groups) = (parent_of(first)?, group_above(first)?);
     let keepers = keeper_kb(keeper)?;
     let mut inits = 0.0;
     for pid in &pids {
@@ -55,7 +56,7 @@ pub(super) fn tasks(rootfs: &Path, count: usize) -> anyhow::Result<Vec<Row>> {
     }
     all_end(&agent, count)?;
     let stopped = begin.elapsed().as_secs_f64();
-    all_removed(&data.join("containers"))?;
+    all_removed(&groups)?;
     let after = resident()?;
     agent.stop()?;
 
@@ -123,21 +124,30 @@ fn all_end(agent: &Agent, count: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The directory of the group above that of a container's process, in one tree.
+fn group_above(pid: i32) -> anyhow::Result<PathBuf> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    let mut lines = text.lines().map(|line| line.splitn(3, ':').skip(1));
+    let found = lines.find_map(|mut parts| {
+        let (tree, path) = (parts.next()?, parts.next()?);
+        let root = Path::new("/sys/fs/cgroup").join(tree);
+        let group = root.join(path.trim_start_matches('/'));
+        matches!(tree, "" | "memory").then_some(group)
+    });
+    let group = found.context("a process in no cgroup")?;
+    Ok(group.parent().context("a process in the root")?.to_owned())
+}
+
 /// Waits until the keeper has nothing left to remove.
-fn all_removed(containers: &Path) -> anyhow::Result<()> {
+fn all_removed(groups: &Path) -> anyhow::Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let entries = std::fs::read_dir(containers)?.flatten();
-        // Slots of former containers, for the next ones.
-        let left = entries.filter(|entry| entry.file_name() != ".slots");
-        let left = left.count();
+        let entries = std::fs::read_dir(groups)?.flatten();
+        let left = entries.filter(|entry| entry.path().is_dir()).count();
         if left == 0 {
             return Ok(());
         }
-        ensure!(
-            Instant::now() < deadline,
-            "{left} containers are not removed"
-        );
+        ensure!(Instant::now() < deadline, "{left} groups are not removed");
         std::thread::sleep(PAUSE);
     }
 }

@@ -323,15 +323,6 @@ impl fmt::Display for Step {
     }
 }
 
-impl fmt::Display for SlotLimit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Bytes(bytes) => write!(f, "for {bytes} bytes"),
-            Self::With(dir) => write!(f, "within the limit of {}", dir.to_string_lossy()),
-        }
-    }
-}
-
 impl fmt::Display for Guard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verb = match self.how {
