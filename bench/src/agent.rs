@@ -74,11 +74,14 @@ impl Agent {
             .stdout(Stdio::null())
             .spawn()?;
         let (mut stream, _) = listener.accept()?;
-        let first = read(&mut stream)?;
-        let Some(FromAgent {
-            kind: Some(from_agent::Kind::Register(_)),
-        }) = first
-        else {
+        // Heartbeats may come before it.
+        let first = loop {
+            match read(&mut stream)? {
+                Some(FromAgent { kind: None }) => {}
+                other => break other.and_then(|message| message.kind),
+            }
+        };
+        let Some(from_agent::Kind::Register(_)) = first else {
             bail!("the agent began with {first:?}");
         };
         let writer = Arc::new(Mutex::new(stream.try_clone()?));
