@@ -56,9 +56,12 @@ fn serve(dir: PathBuf, socket: PathBuf) -> anyhow::Result<()> {
     })
 }
 
+/// A process that ends, with all its tasks, when it is dropped.
+struct Process(Child);
+
 /// A running agent, registered.
 pub(crate) struct Agent {
-    child: Child,
+    process: Process,
     stream: Arc<Mutex<UnixStream>>,
     heard: mpsc::Receiver<StatusUpdate>,
 }
@@ -73,6 +76,7 @@ impl Agent {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()?;
+        let process = Process(child);
         let (mut stream, _) = listener.accept()?;
         // Heartbeats may come before it.
         let first = loop {
@@ -94,7 +98,7 @@ impl Agent {
             }
         });
         let agent = Self {
-            child,
+            process,
             stream: writer,
             heard,
         };
@@ -107,7 +111,7 @@ impl Agent {
 
     /// Its process id.
     pub(crate) fn pid(&self) -> anyhow::Result<i32> {
-        Ok(i32::try_from(self.child.id())?)
+        Ok(i32::try_from(self.process.0.id())?)
     }
 
     /// Tells it something.
@@ -123,22 +127,24 @@ impl Agent {
 
     /// Ends it with its tasks.
     pub(crate) fn stop(mut self) -> anyhow::Result<()> {
-        let status = self.end()?;
+        let status = self.process.end()?;
         ensure!(status.success(), "the agent ended with {status}");
         Ok(())
     }
+}
 
+impl Process {
     fn end(&mut self) -> anyhow::Result<std::process::ExitStatus> {
-        if let Some(status) = self.child.try_wait()? {
+        if let Some(status) = self.0.try_wait()? {
             return Ok(status);
         }
-        let pid = nix::unistd::Pid::from_raw(self.pid()?);
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.0.id())?);
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
-        Ok(self.child.wait()?)
+        Ok(self.0.wait()?)
     }
 }
 
-impl Drop for Agent {
+impl Drop for Process {
     fn drop(&mut self) {
         // One that is gone already needs no end.
         let _ = self.end();
