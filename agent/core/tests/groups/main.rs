@@ -177,3 +177,24 @@ fn an_executor_that_dies_takes_its_tasks_with_it() {
     }
     world.check_nothing_left();
 }
+
+#[test]
+fn a_crash_while_a_group_is_launched_harms_nobody() {
+    for actions in 0..30 {
+        let mut world = World::new();
+        world.take(&Step::Connect);
+        world.take(&Step::CrashAfter(actions));
+        world.take(&Step::Launch {
+            executor: 0,
+            tasks: 2,
+            images: 0b01,
+            bridge: true,
+        });
+        world.deliver_all();
+        world.take(&Step::Connect);
+        // As a coordinator does that was never told of it.
+        world.launch_again(0);
+        world.deliver_all();
+        assert_eq!(world.states(0), [TaskState::TaskRunning; 2], "{actions}");
+    }
+}

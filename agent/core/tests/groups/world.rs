@@ -209,6 +209,10 @@ impl World {
         self.send_launch(group);
     }
 
+    pub(crate) fn launch_again(&mut self, group: usize) {
+        self.send_launch(self.groups[group].clone());
+    }
+
     /// With ids as the shell mints them for each message.
     fn send_launch(&mut self, mut group: GroupLaunch) {
         group.container = self.mint("root");
