@@ -18,7 +18,7 @@ mod namespaces;
 pub(crate) mod oci;
 mod paths;
 mod root;
-mod user;
+pub(crate) mod user;
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};

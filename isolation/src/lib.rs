@@ -10,6 +10,7 @@ pub mod caps;
 pub mod cgroup;
 pub mod disk;
 pub mod gpu;
+pub mod identity;
 pub mod keeper;
 pub mod oci;
 pub mod reap;

@@ -116,6 +116,28 @@ pub(super) fn look_up(root: BorrowedFd<'_>, who: &Who) -> Result<Identity, Fault
     Ok(identity)
 }
 
+/// User and group of `who`, by the `passwd` and the `group` file below one root each; for whoever
+/// has to know them before there is a container.
+pub(crate) fn numbers(
+    passwd: BorrowedFd<'_>,
+    group_file: BorrowedFd<'_>,
+    who: &Who,
+) -> Result<(u32, u32), Fault> {
+    let (user, group) = match who {
+        Who::Ids(uid, gid) => return Ok((*uid, *gid)),
+        Who::LookUp { user, group } => (user, group),
+    };
+    let (uid, own) = match (find_user(passwd, user)?, user) {
+        (Some(entry), _) => (entry.uid, entry.gid),
+        (None, Name::Id(uid)) => (*uid, 0),
+        (None, Name::Name(_)) => return Err(Fault::NoUser),
+    };
+    match group {
+        Some(group) => Ok((uid, find_group(group_file, group)?)),
+        None => Ok((uid, own)),
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Entry {
     uid: u32,

@@ -50,7 +50,7 @@ pub(crate) enum Who {
 }
 
 impl Who {
-    pub(super) fn new(user: &User) -> Result<Self, SpecError> {
+    pub(crate) fn new(user: &User) -> Result<Self, SpecError> {
         match user {
             User::Root => Ok(Self::Ids(0, 0)),
             User::Ids { uid, gid } => match [uid, gid].into_iter().find(|id| **id > MAX_USER) {
