@@ -18,6 +18,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::failure::{Exit, Failure};
+use crate::fetches::FetchFlags;
 use crate::output;
 use crate::registries::RegistryFlags;
 
@@ -61,6 +62,8 @@ pub(crate) struct DevArgs {
     tasks_may_use_api: bool,
     #[command(flatten)]
     registries: RegistryFlags,
+    #[command(flatten)]
+    fetches: FetchFlags,
 }
 
 impl DevArgs {
@@ -132,6 +135,7 @@ impl DevArgs {
         // Tasks must not see the coordinator's log either: it holds every app's environment.
         config.hide.push(data.to_owned());
         config.registries = self.registries.config()?;
+        config.fetch = self.fetches.config();
         config.protected_ports = vec![self.port];
         config.tasks_may_use_api = self.tasks_may_use_api;
         Ok(config)

@@ -8,6 +8,7 @@ mod args;
 mod client;
 mod dev;
 mod failure;
+mod fetches;
 mod image;
 mod logging;
 mod node;

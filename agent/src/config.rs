@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use gantry_fetch::Config as FetchConfig;
 use gantry_image::RegistryConfig;
 use gantry_wire::resources::PortRanges;
 use gantry_wire::units::{Bytes, MilliCpu};
@@ -36,6 +37,8 @@ pub struct Config {
     pub attributes: BTreeMap<String, String>,
     /// How registries are spoken to.
     pub registries: RegistryConfig,
+    /// What tasks may have fetched.
+    pub fetch: FetchConfig,
     /// The binary that has the role `keeper`.
     pub keeper_exe: PathBuf,
     /// Arguments that select that role.
@@ -70,6 +73,7 @@ impl Config {
             resources: Overrides::default(),
             attributes: BTreeMap::new(),
             registries: RegistryConfig::default(),
+            fetch: FetchConfig::default(),
             keeper_exe: keeper_exe.into(),
             keeper_args: vec!["keeper".to_owned()],
         }

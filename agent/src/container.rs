@@ -231,7 +231,7 @@ fn argv(launch: &Launch, image: Option<&Image>) -> Result<Vec<String>, SpecProbl
     }
 }
 
-fn user(launch: &Launch, image: Option<&Image>) -> User {
+pub(crate) fn user(launch: &Launch, image: Option<&Image>) -> User {
     let of_image = image.and_then(|image| image.config.user.as_deref());
     match (launch.user.as_str(), of_image.unwrap_or_default()) {
         ("", "") | ("root", _) => User::Root,

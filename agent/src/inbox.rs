@@ -42,10 +42,10 @@ pub(crate) enum Event {
     KeeperGone { generation: u64 },
     /// How far a pull is.
     Pulling { task: TaskId, message: String },
-    /// A pull is done.
+    /// A pull is done, and what the task has fetched is in its sandbox.
     Pulled {
         task: TaskId,
-        result: Result<Image, String>,
+        result: Result<Option<Image>, String>,
     },
     /// Volumes and network are there.
     Attached {

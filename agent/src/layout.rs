@@ -5,7 +5,8 @@
 //! keeper.sock keeper.lock keeper.id   agent.json   lock
 //! tasks/<task>.json                   checkpoints     tasks.corrupt/   those that cannot be read
 //! executors/<container>.json          those of executors with their tasks
-//! images/   containers/<container>/   private directories, gone when the container is
+//! images/   fetch/                    what registries and other servers sent
+//! containers/<container>/             private directories, gone when the container is
 //! slaves/<agent>/frameworks/<fw>/executors/<executor>/runs/<container>/    sandboxes
 //! ```
 //! A task with an executor of its own has that one's sandbox. Those that share one have sandboxes in
@@ -41,6 +42,7 @@ impl Layout {
             layout.executors(),
             layout.corrupt(),
             layout.images(),
+            layout.fetch(),
             layout.containers(),
             layout.slaves(),
         ];
@@ -79,6 +81,9 @@ impl Layout {
     }
     pub(crate) fn images(&self) -> PathBuf {
         self.root.join("images")
+    }
+    pub(crate) fn fetch(&self) -> PathBuf {
+        self.root.join("fetch")
     }
     pub(crate) fn containers(&self) -> PathBuf {
         self.root.join("containers")

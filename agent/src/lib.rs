@@ -22,6 +22,7 @@ mod durable;
 mod environment;
 mod execs;
 mod facts;
+mod fetches;
 mod gauge;
 mod gpus;
 mod http;
@@ -43,6 +44,7 @@ mod volumes;
 
 pub use config::{Config, HTTP_PORT, Overrides};
 /// Images, for the flags and commands that are about them.
+pub use gantry_fetch as fetch;
 pub use gantry_image as images;
 /// The role `keeper` of the binary, for `cli/main.rs`.
 pub use gantry_isolation::keeper::main as keeper_main;

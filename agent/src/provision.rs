@@ -1,10 +1,11 @@
-//! What a task needs before its container starts: its image, its volumes and its network. Runs as small async
+//! What a task needs before its container starts: its image, what it has fetched, its volumes and its network. Runs as small async
 //! jobs beside the loop, each answered by one event.
 //!
 //! It decides nothing about the task. Invariants: at most [`PULLS_MAX`] pulls at a time; `made`
 //! holds only tasks that are neither running under a keeper nor over.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
 use crate::container::Given;
+use crate::fetches::Fetches;
 use crate::ids::PrivateIds;
 use crate::inbox::Event;
 use crate::{container, gpus, volumes};
@@ -44,6 +46,7 @@ pub(crate) struct Provision {
     pub(crate) network: Result<Network, String>,
     pub(crate) runtime: Handle,
     pub(crate) events: mpsc::Sender<Event>,
+    fetches: Fetches,
     ids: Arc<PrivateIds>,
     pulls: Arc<Semaphore>,
     made: BTreeMap<TaskId, Made>,
@@ -55,7 +58,7 @@ impl Provision {
     pub(crate) fn new(
         store: Store,
         network: Result<Network, String>,
-        ids: PrivateIds,
+        (ids, fetches): (PrivateIds, Fetches),
         runtime: Handle,
         events: mpsc::Sender<Event>,
     ) -> Self {
@@ -64,6 +67,7 @@ impl Provision {
         Self {
             store,
             network,
+            fetches,
             ids: Arc::new(ids),
             runtime,
             events,
@@ -77,21 +81,22 @@ impl Provision {
         self.made.entry(task.clone()).or_default()
     }
 
-    /// Pulls the image of a launch. Answer: [`Event::Pulled`].
-    pub(crate) fn pull(&mut self, task: &TaskId, launch: &Launch) {
-        let (store, pulls, events) = (self.store.clone(), self.pulls.clone(), self.events.clone());
-        let (name, checked) = (launch.image.clone(), container::check(launch));
-        let options = PullOptions {
-            force: launch.force_pull,
-            progress: Some(report(task.clone(), events.clone())),
-            ..PullOptions::default()
+    /// Pulls the image of a task and brings what it has fetched, at the same time, then places the
+    /// latter. Answer: [`Event::Pulled`].
+    /// `nested`: its sandbox is in that of an executor.
+    pub(crate) fn pull(&mut self, task: &TaskId, view: TaskView<'_>, nested: bool) {
+        let events = self.events.clone();
+        let job = Pull {
+            store: self.store.clone(),
+            pulls: self.pulls.clone(),
+            fetches: self.fetches.clone(),
+            launch: view.launch.clone(),
+            sandbox: (PathBuf::from(view.sandbox), nested),
+            report: report(task.clone(), events.clone()),
         };
         let id = task.clone();
         let job = self.runtime.spawn(async move {
-            let result = match checked {
-                Ok(()) => pull(&store, &pulls, &name, options).await,
-                Err(problem) => Err(problem.to_string()),
-            };
+            let result = job.run().await;
             // A closed inbox means that the agent ends.
             let _ = events.send(Event::Pulled { task: id, result }).await;
         });
@@ -250,11 +255,54 @@ impl Provision {
     }
 }
 
+type Report = Arc<dyn Fn(&dyn Display) + Send + Sync>;
+
+/// An image on its way, and what is fetched meanwhile.
+struct Pull {
+    store: Store,
+    pulls: Arc<Semaphore>,
+    fetches: Fetches,
+    launch: Launch,
+    sandbox: (PathBuf, bool),
+    report: Report,
+}
+
+impl Pull {
+    async fn run(self) -> Result<Option<Image>, String> {
+        container::check(&self.launch).map_err(|problem| problem.to_string())?;
+        let told = Arc::clone(&self.report);
+        let fetching: gantry_fetch::ProgressFn = Arc::new(move |progress| told(progress));
+        // The first failure ends the other too.
+        let (image, fetched) =
+            tokio::try_join!(self.image(), self.fetches.fetch(&self.launch, &fetching))?;
+        let placing = self
+            .fetches
+            .place(&self.launch, image.as_ref(), self.sandbox, fetched);
+        placing.await?;
+        Ok(image)
+    }
+
+    async fn image(&self) -> Result<Option<Image>, String> {
+        if self.launch.image.is_empty() {
+            return Ok(None);
+        }
+        let told = Arc::clone(&self.report);
+        let progress: ProgressFn = Arc::new(move |progress| told(progress));
+        let options = PullOptions {
+            force: self.launch.force_pull,
+            progress: Some(progress),
+            ..PullOptions::default()
+        };
+        let pulled = pull(&self.store, &self.pulls, &self.launch.image, options);
+        pulled.await.map(Some)
+    }
+}
+
 /// Tells the loop how far a pull is, now and then; not at once, since a short one is of no
 /// interest. A report that the loop has no room for is left out.
-fn report(task: TaskId, events: mpsc::Sender<Event>) -> ProgressFn {
+fn report(task: TaskId, events: mpsc::Sender<Event>) -> Report {
     let last = Mutex::new(Instant::now());
-    Arc::new(move |progress| {
+    Arc::new(move |progress: &dyn Display| {
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
         if last.elapsed() < REPORT_EVERY {
             return;

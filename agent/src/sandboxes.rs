@@ -133,6 +133,22 @@ fn create_nested(
     link(&executor.join(NESTED_BY_TASK), task.as_str(), &target)
 }
 
+/// Makes a sandbox anew for what is placed there before its container is started; `nested`: in that
+/// of an executor, which may not be there yet.
+pub(crate) fn create_anew(
+    backend: Backend,
+    (sandbox, nested): (&Path, bool),
+    as_root: bool,
+    limit: Option<u64>,
+) -> io::Result<()> {
+    backend.remove(sandbox).map_err(|error| of_disk(&error))?;
+    if !nested {
+        return create(backend, sandbox, as_root, limit);
+    }
+    private_dir(above(sandbox)?)?;
+    create_open(backend, sandbox, as_root, limit)
+}
+
 /// Makes a directory that tasks of an executor share, unless it is there, for any user of theirs.
 pub(crate) fn create_volume(executor: &Path, name: &str) -> io::Result<PathBuf> {
     let dir = executor.join(name);

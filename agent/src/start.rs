@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use gantry_agent_core::{Checkpoint, ExecutorCheckpoint, KeeperId, Saved, Stage, Tasks};
+use gantry_fetch::{Config as FetchConfig, Fetcher};
 use gantry_image::{RegistryConfig, Store, StoreConfig};
 use gantry_isolation::gpu::{self, Gpu};
 use gantry_net::{Known, Network, NetworkConfig, PortMap, Severity};
@@ -35,6 +36,7 @@ use crate::config::Config;
 use crate::container::NodeFacts;
 use crate::daemon::{Daemon, Parts};
 use crate::facts::Facts;
+use crate::fetches::Fetches;
 use crate::http::images::Images;
 use crate::identity::{Identity, IdentityError};
 use crate::ids::PrivateIds;
@@ -111,6 +113,7 @@ struct OnDisk {
     sandboxes: Sandboxes,
     over: Vec<gantry_wire::ids::TaskId>,
     store: Store,
+    fetcher: Fetcher,
 }
 
 /// The keeper, and where its events come in.
@@ -136,9 +139,9 @@ where
     if !config.http.ip().is_loopback() {
         return Err(StartError::NotLoopback(config.http));
     }
-    let data_dir = config.data_dir.clone();
+    let (data_dir, fetch) = (config.data_dir.clone(), config.fetch.clone());
     let registries = config.registries.clone();
-    let opened = tokio::task::spawn_blocking(move || open(&data_dir, registries)).await;
+    let opened = tokio::task::spawn_blocking(move || open(&data_dir, registries, fetch)).await;
     let disk = opened.map_err(|_| StartError::Step)??;
     let mut lacks = gantry_isolation::reap::preflight();
     let ids = PrivateIds::detect(disk.layout.root(), &mut lacks);
@@ -217,7 +220,7 @@ where
     let provision = Provision::new(
         disk.store.clone(),
         network.clone(),
-        ids,
+        (ids, Fetches::new(disk.fetcher, disk.sandboxes.backend())),
         runtime.clone(),
         events.clone(),
     );
@@ -279,7 +282,11 @@ where
     })
 }
 
-fn open(data_dir: &Path, registries: RegistryConfig) -> Result<OnDisk, StartError> {
+fn open(
+    data_dir: &Path,
+    registries: RegistryConfig,
+    fetch: FetchConfig,
+) -> Result<OnDisk, StartError> {
     let at = |source| StartError::DataDir {
         path: data_dir.to_owned(),
         source,
@@ -314,6 +321,7 @@ fn open(data_dir: &Path, registries: RegistryConfig) -> Result<OnDisk, StartErro
     };
     let store = Store::open_with(&layout.images(), store)
         .map_err(|e| StartError::Images(crate::chain(&e)))?;
+    let fetcher = Fetcher::open(&layout.fetch(), fetch).map_err(at)?;
     Ok(OnDisk {
         lock,
         layout,
@@ -323,6 +331,7 @@ fn open(data_dir: &Path, registries: RegistryConfig) -> Result<OnDisk, StartErro
         sandboxes,
         over,
         store,
+        fetcher,
     })
 }
 

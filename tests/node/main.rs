@@ -5,6 +5,7 @@
 mod bad_input;
 mod bridge;
 mod cli;
+mod fetch;
 mod image;
 mod images;
 mod lost_log;

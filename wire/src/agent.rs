@@ -181,6 +181,30 @@ pub struct HostVolume {
     pub read_only: bool,
 }
 
+/// Something to fetch into the sandbox before a task starts.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Uri {
+    /// From where: http, https, `file://`, or a path of the node.
+    #[prost(string, tag = "1")]
+    pub value: String,
+    /// To be run: gets the permission and is never extracted.
+    #[prost(bool, tag = "2")]
+    pub executable: bool,
+    /// Extracted if its name says that it is an archive.
+    #[prost(bool, tag = "3")]
+    pub extract: bool,
+    /// May come from the node's cache.
+    #[prost(bool, tag = "4")]
+    pub cache: bool,
+    /// Its path in the sandbox; empty: the last part of `value`.
+    #[prost(string, tag = "5")]
+    pub output_file: String,
+    /// SHA-256 of what is downloaded, in hexadecimal digits with or without `sha256:`; empty: any
+    /// content will do.
+    #[prost(string, tag = "6")]
+    pub sha256: String,
+}
+
 /// Launch a task. Idempotent by `task_id`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Launch {
@@ -230,6 +254,9 @@ pub struct Launch {
     /// Host paths to bind.
     #[prost(message, repeated, tag = "15")]
     pub volumes: Vec<HostVolume>,
+    /// What to fetch into its sandbox before it starts; later ones win over earlier ones.
+    #[prost(message, repeated, tag = "16")]
+    pub uris: Vec<Uri>,
     /// The executor that it runs below; empty: one of its own, which has the task's id.
     #[prost(string, tag = "20")]
     pub executor_id: String,

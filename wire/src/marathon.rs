@@ -49,6 +49,9 @@ pub struct App {
     /// Executor; empty is the built-in one.
     #[serde(default)]
     pub executor: String,
+    /// What is fetched into the sandbox before it starts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fetch: Vec<Fetch>,
     /// Whole GPUs of one instance.
     #[serde(default)]
     pub gpus: u64,
@@ -88,6 +91,33 @@ pub struct App {
     /// User name or `uid[:gid]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+}
+
+/// An entry of `fetch`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Fetch {
+    /// May come from the node's cache.
+    #[serde(default)]
+    pub cache: bool,
+    /// Its path in the sandbox; the last part of the URI if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dest_path: Option<String>,
+    /// To be run: never extracted.
+    #[serde(default)]
+    pub executable: bool,
+    /// Extracted if its name says that it is an archive.
+    #[serde(default = "yes")]
+    pub extract: bool,
+    /// SHA-256 of what is downloaded; Marathon has no such thing, so it is printed only if set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// From where.
+    pub uri: String,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Which instances are killed first on scale-down.

@@ -33,12 +33,13 @@ pub enum Action {
         /// Whose.
         task: TaskId,
     },
-    /// Make the image present. Answer: `Pulled` or `PullFailed`.
+    /// Make the image present, if there is one, and what is to be fetched, in a sandbox that holds
+    /// nothing else. Answer: `Pulled` or `PullFailed`.
     Pull {
         /// For this task.
         task: TaskId,
     },
-    /// The image is not wanted any more; an answer is not needed.
+    /// Image and fetched files are not wanted any more; an answer is not needed.
     CancelPull {
         /// For this task.
         task: TaskId,

@@ -98,19 +98,19 @@ pub enum Event {
     Connected,
     /// The connection is gone: nothing is sent until the next `Connected`.
     Disconnected,
-    /// The image is being fetched and this is how far it is; said now and then.
+    /// Image or files are being fetched and this is how far it is; said now and then.
     Pulling {
         /// For this task.
         task: TaskId,
         /// For people.
         message: String,
     },
-    /// The image is present.
+    /// The image is present, and what was to be fetched.
     Pulled {
         /// For this task.
         task: TaskId,
     },
-    /// The image cannot be had.
+    /// The image, or a file, cannot be had.
     PullFailed {
         /// For this task.
         task: TaskId,

@@ -9,7 +9,8 @@
 //!                                   ▼           ▼               ▼                   ▼
 //!                                  Ended: FINISHED, FAILED or KILLED; saved, sent, released
 //! ```
-//! A native task skips Pulling. One that is below an executor with others is Ready after Attaching,
+//! Pulling brings what a task has fetched into its sandbox too; a native task that has nothing
+//! fetched skips it. One that is below an executor with others is Ready after Attaching,
 //! until `groups` lets its whole group go to Starting. A kill while Accepted, Pulling or Ready ends
 //! the task at once; while Attaching or Starting it takes effect with the answer; while Running it
 //! is SIGTERM, then SIGKILL after the grace, repeated; more in the sandbox than it may use, or more
@@ -207,7 +208,7 @@ impl Task {
     /// The first step that this task needs.
     pub(crate) fn begin(&mut self, turn: &mut Turn<'_>) {
         let task = self.id.clone();
-        if self.launch.image.is_empty() {
+        if self.launch.image.is_empty() && self.launch.uris.is_empty() {
             self.phase = Phase::Attaching;
             turn.act(Action::Attach { task });
         } else {

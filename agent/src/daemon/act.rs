@@ -28,7 +28,8 @@ impl Daemon {
             Action::Discard { task } => self.discard(&task),
             Action::Pull { task } => {
                 if let Some(view) = self.tasks.get(&task) {
-                    self.provision.pull(&task, view.launch);
+                    let nested = self.tasks.executor_of(&task).is_some();
+                    self.provision.pull(&task, view, nested);
                 }
             }
             Action::CancelPull { task } => self.provision.cancel_pull(&task),

@@ -135,13 +135,13 @@ impl Daemon {
         }
     }
 
-    fn pulled(&mut self, task: TaskId, result: Result<gantry_image::Image, String>) {
+    fn pulled(&mut self, task: TaskId, result: Result<Option<gantry_image::Image>, String>) {
         if !self.is_live(&task) {
             return;
         }
         let change = match result {
             Ok(image) => {
-                self.provision.made(&task).image = Some(image);
+                self.provision.made(&task).image = image;
                 Change::Pulled { task }
             }
             Err(cause) => Change::PullFailed { task, cause },

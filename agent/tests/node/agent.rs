@@ -23,6 +23,7 @@ pub(crate) fn main(args: &[String]) -> ExitCode {
     runtime.block_on(async {
         let mut config = Config::new(dir, std::env::current_exe().unwrap());
         config.http.set_port(0);
+        config.fetch.hosts = vec!["127.0.0.1".to_owned()];
         let connect = move || UnixStream::connect(socket.clone());
         let running = match gantry_agent::start(config, connect).await {
             Ok(running) => running,

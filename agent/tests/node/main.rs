@@ -11,6 +11,7 @@ mod checks;
 mod coordinator;
 mod disk;
 mod exec;
+mod fetch;
 mod group;
 mod image;
 mod life;
@@ -25,6 +26,19 @@ const TESTS: &[Test] = &[
     (
         "life::a_native_task_runs_to_its_end",
         life::a_native_task_runs_to_its_end,
+    ),
+    (
+        "fetch::files_are_there_before_the_task",
+        fetch::files_are_there_before_the_task,
+    ),
+    (
+        "fetch::what_cannot_be_had_is_said",
+        fetch::what_cannot_be_had_is_said,
+    ),
+    ("fetch::a_kill_ends_a_fetch", fetch::a_kill_ends_a_fetch),
+    (
+        "fetch::a_crash_leaves_nothing_half",
+        fetch::a_crash_leaves_nothing_half,
     ),
     ("life::endings_say_why", life::endings_say_why),
     (

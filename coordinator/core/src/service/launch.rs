@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use gantry_wire::agent::{HostVolume, Launch, NetworkMode, PortMapping, ResourcesMessage};
+use gantry_wire::agent::{HostVolume, Launch, NetworkMode, PortMapping, ResourcesMessage, Uri};
 use gantry_wire::marathon::{App, VolumeMode};
 
 use crate::state::{State, Task};
@@ -44,6 +44,7 @@ pub fn message(state: &State, task: &Task) -> Option<Launch> {
         kill_grace_ms: task.kill_grace_ms,
         labels: app.labels.clone(),
         volumes: volumes(app),
+        uris: uris(app),
         ..Launch::default()
     })
 }
@@ -78,6 +79,18 @@ fn volumes(app: &App) -> Vec<HostVolume> {
         read_only: v.mode == VolumeMode::Ro,
     };
     volumes.map(volume).collect()
+}
+
+fn uris(app: &App) -> Vec<Uri> {
+    let uri = |fetch: &gantry_wire::marathon::Fetch| Uri {
+        value: fetch.uri.clone(),
+        executable: fetch.executable,
+        extract: fetch.extract,
+        cache: fetch.cache,
+        output_file: fetch.dest_path.clone().unwrap_or_default(),
+        sha256: fetch.sha256.clone().unwrap_or_default(),
+    };
+    app.fetch.iter().map(uri).collect()
 }
 
 /// The ports of the definition with the host ports that were given.

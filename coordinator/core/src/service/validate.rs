@@ -11,6 +11,7 @@
 mod app;
 mod bounds;
 mod container;
+mod fetch;
 mod fields;
 mod keys;
 mod merge;

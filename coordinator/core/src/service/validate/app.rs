@@ -14,7 +14,7 @@ use super::bounds::{
     INSTANCES_MAX, SECONDS_MAX, TEXT_MAX_BYTES,
 };
 use super::fields::{Fields, Report, UNSUPPORTED};
-use super::{container, ports, user};
+use super::{container, fetch, ports, user};
 use crate::alloc::ANY_ROLE;
 
 /// Ends of ids that are parts of URLs.
@@ -30,13 +30,12 @@ const SINGLE_INSTANCE: &str = "MARATHON_SINGLE_INSTANCE_APP";
 /// Marathon's default of `maxLaunchDelaySeconds`.
 const LAUNCH_DELAY_MAX: f64 = 300.0;
 
-const NOT_YET: [&str; 13] = [
+const NOT_YET: [&str; 12] = [
     "check",
     "constraints",
     "dependencies",
     "executor",
     "executorResources",
-    "fetch",
     "healthChecks",
     "ipAddress",
     "readinessChecks",
@@ -45,7 +44,7 @@ const NOT_YET: [&str; 13] = [
     "secrets",
     "tty",
 ];
-const OLD_NOT_YET: [&str; 2] = ["storeUrls", "uris"];
+const OLD_NOT_YET: [&str; 1] = ["storeUrls"];
 const PRINTED: [&str; 11] = [
     "deployments",
     "lastTaskFailure",
@@ -73,6 +72,7 @@ pub(super) fn read(
     let env = labels(&mut f, "env", report);
     let labels = labels(&mut f, "labels", report);
     environment(&f, &env, report);
+    let fetch = fetch::read(&mut f, report);
     let container = container::read(&mut f, report);
     let ports = ports::read(&mut f, container, report);
     let single = labels
@@ -118,6 +118,7 @@ pub(super) fn read(
         disk: Bytes::from_mib(disk)?,
         env,
         executor: String::new(),
+        fetch,
         gpus,
         instances: u32::try_from(instances).ok()?,
         kill_selection,

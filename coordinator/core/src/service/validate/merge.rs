@@ -15,7 +15,7 @@ pub(super) fn over(stored: &App, given: &Map<String, Value>) -> Map<String, Valu
     let Value::Object(mut merged) = stored else {
         return given.clone();
     };
-    for (one, other) in [("cmd", "args"), ("args", "cmd")] {
+    for (one, other) in [("cmd", "args"), ("args", "cmd"), ("uris", "fetch")] {
         if has(one) && !has(other) {
             merged.remove(other);
         }

@@ -367,6 +367,64 @@ fn old_forms_are_normalised() {
 }
 
 #[test]
+fn what_is_fetched() {
+    let sha256 = "0".repeat(64);
+    let app = read(&with(json!({"fetch": [
+        {"uri": "http://a.org/x.tgz"},
+        {"uri": "/opt/run", "executable": true, "extract": false, "cache": true,
+         "destPath": "bin/run", "sha256": sha256},
+    ]})))
+    .unwrap();
+    let [plain, full] = &app.fetch[..] else {
+        panic!("{:?}", app.fetch);
+    };
+    assert!(plain.extract && !plain.executable && !plain.cache && plain.dest_path.is_none());
+    assert!(!full.extract && full.executable && full.cache);
+    assert_eq!(full.dest_path.as_deref(), Some("bin/run"));
+    let printed = serde_json::to_value(&app).unwrap();
+    let first = json!({"uri": "http://a.org/x.tgz", "extract": true, "executable": false,
+        "cache": false});
+    assert_eq!((&printed["fetch"][0], printed.get("uris")), (&first, None));
+    // The old form extracts by the name, and gives way to the modern one and the other way round.
+    let old = json!({"uris": ["http://a.org/x.tgz", "http://a.org/x.jar"]});
+    let app = read(&with(old.clone())).unwrap();
+    assert_eq!((app.fetch[0].extract, app.fetch[1].extract), (true, false));
+    let update = |app: &_, fields: Value| super::update(app, fields.as_object().unwrap(), "");
+    let app = update(&app, json!({"fetch": [{"uri": "b"}]})).unwrap();
+    assert_eq!(app.fetch[0].uri, "b");
+    assert_eq!(update(&app, old).unwrap().fetch.len(), 2);
+    for (fields, path) in [
+        (json!({"fetch": [{"uri": "a"}], "uris": ["b"]}), "/uris"),
+        (json!({"fetch": [{}]}), "/fetch(0)/uri"),
+        (json!({"fetch": [{"uri": ""}]}), "/fetch(0)/uri"),
+        (
+            json!({"fetch": [{"uri": "x".repeat(1_025)}]}),
+            "/fetch(0)/uri",
+        ),
+        (
+            json!({"fetch": [{"uri": "a", "colour": 1}]}),
+            "/fetch(0)/colour",
+        ),
+        (
+            json!({"fetch": [{"uri": "a", "destPath": "../b"}]}),
+            "/fetch(0)/destPath",
+        ),
+        (
+            json!({"fetch": [{"uri": "a", "destPath": "/b"}]}),
+            "/fetch(0)/destPath",
+        ),
+        (
+            json!({"fetch": [{"uri": "a", "sha256": "0"}]}),
+            "/fetch(0)/sha256",
+        ),
+        (json!({"uris": [1]}), "/uris(0)"),
+    ] {
+        let problem = format!("{:?}", read(&with(fields.clone())).unwrap_err());
+        assert!(problem.contains(path), "{fields}: {problem}");
+    }
+}
+
+#[test]
 fn partial_updates_replace_whole_fields() {
     let stored = read(&with(json!({
         "env": {"A": "1"}, "mem": 64, "portDefinitions": [{"port": 9000}],
