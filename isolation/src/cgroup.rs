@@ -6,14 +6,15 @@
 //! nothing, and on hybrid hosts that crate sees v1 alone. It serves where neither matters, for
 //! statistics ([`usage`]).
 //! Invariant: all of a container's directories are named `<parent>/<id>` in every tree (those that
-//! filter devices of its own: `<parent>-devices/<id>`). Containers without CPUs of their own share
-//! `<parent>-cpuset`.
+//! filter devices of its own: `<parent>-devices/<id>`), or by the one path that `oci` was given.
+//! Containers without CPUs of their own share `<parent>-cpuset`.
 
 mod bpf;
 mod change;
 mod cpu;
 mod cpuset;
 mod devices;
+mod establish;
 mod freezer;
 mod group;
 mod hierarchies;
@@ -21,6 +22,7 @@ mod hugetlb;
 mod io;
 mod kill;
 mod memory;
+mod own;
 mod parent;
 mod path;
 mod pids;
@@ -31,16 +33,21 @@ mod usage;
 mod view;
 
 pub(crate) use bpf::Program;
-pub(crate) use change::{Change, Update};
+pub(crate) use change::{Change, ChangeError, Update};
 pub use devices::{DeviceFilter, DeviceKind, DeviceRule};
+pub(crate) use establish::{Door, door, establish, establish_unified};
 pub(crate) use freezer::Freezer;
 pub(crate) use group::GroupFilter;
 pub use group::{Group, GroupError};
 pub use hierarchies::Hierarchies;
+pub(crate) use hierarchies::is_pure_v2;
+pub(crate) use hugetlb::name as huge_page_name;
+pub(crate) use io::weight as io_weight;
 use kill::gather;
-pub(crate) use kill::{kill_group, kill_stopped};
+pub(crate) use kill::{kill_group, kill_stopped, members};
+pub(crate) use own::OwnTree;
 pub use parent::{CgroupError, parent_id, prepare, remove_parent};
-pub(crate) use parent::{container_parents, prepare_parent};
+pub(crate) use parent::{container_parents, prepare_one, prepare_parent};
 pub use path::CgroupPath;
 pub(crate) use remove::remove_group;
 pub use text::{IoUsage, Pressure, Stall};

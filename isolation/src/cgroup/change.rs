@@ -5,10 +5,11 @@
 //! the rest, until nothing moves any more. Then what was written is put back as it was.
 //! It waits for the kernel, so it runs in an errand, never in the keeper's own process.
 
-use std::io::{Error, ErrorKind};
+use std::fs::File;
+use std::io::{Error, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use super::{Freezer, Group, Setting, gather, kill_stopped};
+use super::{Freezer, Group, Setting, cpuset, gather, kill_stopped};
 
 /// What is to be done to a container.
 #[derive(Clone, Debug)]
@@ -35,6 +36,7 @@ pub(crate) struct Update {
     make: Vec<PathBuf>,
     settings: Vec<(PathBuf, Setting)>,
     join: Vec<PathBuf>,
+    cpuset: Option<PathBuf>,
     tracking: PathBuf,
 }
 
@@ -79,6 +81,7 @@ impl Update {
             make: to.make.iter().filter(new).cloned().collect(),
             settings: to.settings.iter().filter(changed).cloned().collect(),
             join: to.join.iter().filter(new).cloned().collect(),
+            cpuset: to.cpuset.clone(),
             tracking: to.tracking()?.to_owned(),
         };
         let some = !update.settings.is_empty() || !update.make.is_empty();
@@ -86,11 +89,10 @@ impl Update {
     }
 
     fn apply(&self) -> Result<(), ChangeError> {
-        for (file, line) in &self.enable {
-            set(file, line)?;
-        }
+        write_all(self.enable.clone(), |_, _| ())?;
         for dir in &self.make {
-            std::fs::create_dir(dir).map_err(|error| ChangeError::Make(dir.clone(), error))?;
+            let cpuset = self.cpuset.as_ref() == Some(dir);
+            make_dir(dir, cpuset).map_err(|error| ChangeError::Make(dir.clone(), error))?;
         }
         let done = self.settle().and_then(|()| {
             self.join.iter().try_for_each(|dir| {
@@ -126,17 +128,18 @@ impl Update {
 
 /// Writes each in turn, those that are refused again after the others, as long as one is accepted.
 /// `note` sees each file before it is written.
-fn write_all(
+pub(super) fn write_all(
     mut pending: Vec<(PathBuf, String)>,
     mut note: impl FnMut(&Path, &str),
 ) -> Result<(), ChangeError> {
     loop {
         let count = pending.len();
         let mut failure = None;
+        let mut open = None;
         let mut refused = Vec::new();
         for (file, value) in pending {
             note(&file, &value);
-            if let Err(error) = set(&file, &value) {
+            if let Err(error) = set(&file, &value, &mut open) {
                 failure.get_or_insert(error);
                 refused.push((file, value));
             }
@@ -149,14 +152,41 @@ fn write_all(
     }
 }
 
-fn set(file: &Path, value: &str) -> Result<(), ChangeError> {
-    make_room(file, value)
-        .and_then(|()| std::fs::write(file, value))
-        .map_err(|source| ChangeError::Set {
-            file: file.to_owned(),
-            value: value.to_owned(),
-            source,
-        })
+/// Makes one directory and those above it; what is there stays as it is. Nothing can join a v1 group
+/// of `cpuset` before it has what the one above has.
+pub(super) fn make_dir(dir: &Path, cpuset: bool) -> std::io::Result<()> {
+    match std::fs::create_dir(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            if let Some(parent) = dir.parent() {
+                make_dir(parent, cpuset)?;
+            }
+            std::fs::create_dir(dir)?;
+        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        done => done?,
+    }
+    if cpuset { cpuset::inherit(dir) } else { Ok(()) }
+}
+
+/// Writes to a file that stays open for the next line: each is taken by itself (kernfs), and a device
+/// filter is a dozen of them.
+fn set(file: &Path, value: &str, open: &mut Option<(PathBuf, File)>) -> Result<(), ChangeError> {
+    let mut write = || {
+        make_room(file, value)?;
+        let known = open.take().filter(|(path, _)| path == file);
+        let (path, mut opened) = match known {
+            Some(known) => known,
+            None => (file.to_owned(), File::create(file)?),
+        };
+        opened.write_all(value.as_bytes())?;
+        *open = Some((path, opened));
+        Ok(())
+    };
+    write().map_err(|source| ChangeError::Set {
+        file: file.to_owned(),
+        value: value.to_owned(),
+        source,
+    })
 }
 
 /// v1 refuses a limit below what is used and cannot be reclaimed; v2 would kill. There, what is too

@@ -64,6 +64,16 @@ impl Freezer {
         }
     }
 
+    /// Whether the processes were told to stand still.
+    pub(crate) fn is_frozen(&self) -> bool {
+        let text = match self {
+            Self::V2(dir) => read(dir, "cgroup.freeze"),
+            Self::V1 { dir, .. } => read(dir, "freezer.state"),
+        };
+        let text = text.unwrap_or_default();
+        matches!(text.trim(), "1" | "FROZEN" | "FREEZING")
+    }
+
     /// The directory that only freezing makes.
     pub(crate) fn dir(&self) -> Option<&Path> {
         match self {
@@ -133,5 +143,6 @@ mod tests {
             tracking: none,
         };
         assert!(freezer.thaw().is_ok());
+        assert!(!freezer.is_frozen());
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! It is pure: what the host has is in [`Hierarchies`], and a limit that it cannot keep is refused
 //! here, by the name of the controller or file that is missing, never ignored. Directories in the
-//! trees of `cpuset`, `blkio`, `hugetlb`, `freezer` and `devices` are only for those who ask; others
-//! share one of `cpuset`, so that all have a group there to look at.
+//! trees of `cpuset`, `blkio`, `hugetlb`, `freezer` and `devices` are only for those who ask (making
+//! and removing one of `cpuset` alone costs a tenth of a start); the keeper's others share one of
+//! `cpuset`, so that all have a group there to look at.
 
 use std::path::{Path, PathBuf};
 
@@ -82,6 +83,8 @@ pub struct Group {
     pub(crate) join: Vec<PathBuf>,
     /// What the container sees of them on v1: the name of a tree, and the directory in it.
     pub(crate) shown: Vec<(String, PathBuf)>,
+    /// The one of `make` that needs lists of CPUs and memory before anybody can join it.
+    pub(super) cpuset: Option<PathBuf>,
     /// Where `memory.oom_control` (v1) or `memory.events` (v2) tells of kills.
     pub(crate) oom_file: Option<PathBuf>,
     /// How it is frozen, where the kernel can.
@@ -165,6 +168,7 @@ impl Group {
             settings: Vec::new(),
             join: Vec::new(),
             shown: Vec::new(),
+            cpuset: None,
             oom_file: None,
             freezer: None,
         };
@@ -218,6 +222,12 @@ impl Group {
                 self.live_in(tree.join(&self.path), settings);
             }
         }
+        for tree in &hosts.others {
+            self.live_in(tree.join(&self.path), Vec::new());
+        }
+        let cpuset = hosts.cpuset.as_ref().map(|tree| tree.join(&self.path));
+        self.cpuset = cpuset.filter(|dir| self.make.contains(dir));
+        self.raw_v1(hosts)?;
         self.limit_unified(hosts, "hugetlb", huge_pages);
         if let (Some(tree), Some(shared)) = (&hosts.cpuset, &self.any_cpu)
             && !self.make.iter().any(|dir| dir.starts_with(tree))
@@ -234,6 +244,9 @@ impl Group {
 
     fn v2(&mut self, hosts: &Hierarchies) -> Result<(), GroupError> {
         let limits = &self.limits;
+        if let Some(file) = limits.raw_v1.keys().next() {
+            return Err(no_v1_controller(file));
+        }
         let limits_memory = limits.memory_bytes.is_some();
         let Some(tree) = &hosts.unified else {
             return Ok(());
@@ -256,7 +269,22 @@ impl Group {
         Ok(())
     }
 
-    /// Raw v2 files come last: they were asked for by name.
+    /// Raw v1 files of those controllers in whose trees every group has a directory.
+    fn raw_v1(&mut self, hosts: &Hierarchies) -> Result<(), GroupError> {
+        for (file, value) in self.limits.raw_v1.clone() {
+            let tree = match file.split('.').next() {
+                Some("cpu") => &hosts.cpu,
+                Some("memory") => &hosts.memory,
+                _ => &None,
+            };
+            let tree = tree.as_ref().ok_or_else(|| no_v1_controller(&file))?;
+            let setting = Setting::new("raw_v1", file, value);
+            self.settings.push((tree.join(&self.path), setting));
+        }
+        Ok(())
+    }
+
+    /// Raw v2 files come last: they were asked for by name. The kernel takes one line at a time.
     fn raw(&mut self, hosts: &Hierarchies) -> Result<(), GroupError> {
         for (file, value) in self.limits.raw.clone() {
             let controller = file.split('.').next().unwrap_or_default();
@@ -267,8 +295,9 @@ impl Group {
                 });
             }
             let controller = controller.to_owned();
-            let setting = Setting::new("raw", file, value);
-            self.limit_unified(hosts, &controller, vec![setting]);
+            let lines = value.lines().filter(|line| !line.trim().is_empty());
+            let settings = lines.map(|line| Setting::new("raw", file.clone(), line));
+            self.limit_unified(hosts, &controller, settings.collect());
         }
         Ok(())
     }
@@ -375,6 +404,14 @@ pub(super) fn device_parent(parent: &str) -> String {
 /// others lie in: whoever sees a group sees what is in it.
 pub(super) fn cpuset_parent(parent: &str) -> String {
     format!("{parent}-cpuset")
+}
+
+fn no_v1_controller(file: &str) -> GroupError {
+    let controller = file.split('.').next().unwrap_or_default();
+    GroupError::NoController {
+        controller: format!("{controller} of version 1"),
+        limit: "raw_v1",
+    }
 }
 
 fn no_device_filter() -> GroupError {

@@ -9,18 +9,20 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::statfs;
+use serde::{Deserialize, Serialize};
 
 use super::cpuset::Lists;
 use super::{bpf, cpuset, hugetlb, memory};
 
-const ROOT: &str = "/sys/fs/cgroup";
+pub(super) const ROOT: &str = "/sys/fs/cgroup";
 /// `CGROUP_SUPER_MAGIC` of `linux/magic.h`.
 const V1_MAGIC: u64 = 0x0027_e0eb;
 /// `CGROUP2_SUPER_MAGIC` of `linux/magic.h`.
 const V2_MAGIC: u64 = 0x6367_7270;
 
 /// Where the trees of this host are.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Hierarchies {
     /// The v2 tree: all controllers on a v2 host, mostly tracking on a hybrid one.
     pub unified: Option<PathBuf>,
@@ -48,13 +50,18 @@ pub struct Hierarchies {
     pub hugetlb: Option<PathBuf>,
     /// v1 tree of `freezer`; None where the v2 tree serves.
     pub freezer: Option<PathBuf>,
+    /// v1 trees in which a group has a directory whatever its limits: for a container of others'
+    /// (`oci`) those that only track it, and all that it is shown.
+    pub others: Vec<PathBuf>,
     /// Whether v2 groups take device programs (`CONFIG_CGROUP_BPF`); only looked at on v2 hosts.
     pub device_programs: bool,
     /// Bytes of each size of huge pages.
     pub huge_pages: BTreeSet<u64>,
     /// What a v1 group of `cpuset` begins with; empty until looked at.
+    #[serde(skip)]
     pub cpuset_above: Lists,
     /// Names of the files that a group has, by tree; a tree that nobody looked into is missing.
+    #[serde(skip)]
     pub files: BTreeMap<PathBuf, BTreeSet<String>>,
 }
 
@@ -71,18 +78,29 @@ fn controllers(unified: Option<&PathBuf>) -> BTreeSet<String> {
     text.split_whitespace().map(ToOwned::to_owned).collect()
 }
 
+/// Whether the only tree is that of v2.
+pub(crate) fn is_pure_v2() -> bool {
+    magic(Path::new(ROOT)) == Some(V2_MAGIC)
+}
+
 impl Hierarchies {
-    /// Looks at this host's `/sys/fs/cgroup`.
+    /// Looks at this host's `/sys/fs/cgroup`, and what its controllers can do.
     pub fn detect() -> Self {
+        let mut found = Self::locate();
+        found.device_programs = found.pure_v2 && bpf::available();
+        found.look_at_huge_pages();
+        found
+    }
+
+    /// Looks where the trees are, and no further.
+    pub(crate) fn locate() -> Self {
         let root = Path::new(ROOT);
-        if magic(root) == Some(V2_MAGIC) {
+        if is_pure_v2() {
             let unified = Some(root.to_owned());
             return Self {
                 controllers: controllers(unified.as_ref()),
                 unified,
                 pure_v2: true,
-                device_programs: bpf::available(),
-                huge_pages: hugetlb::sizes(),
                 ..Self::default()
             };
         }
@@ -90,7 +108,10 @@ impl Hierarchies {
         let v1 = |name: &str| {
             let path = root.join(name);
             let found = magic(&path) == Some(V1_MAGIC);
-            found.then(|| std::fs::canonicalize(&path).unwrap_or(path))
+            found.then(|| {
+                let link = std::fs::read_link(&path).ok();
+                link.map_or(path, |target| root.join(target))
+            })
         };
         let cpu = v1("cpu");
         let device = |path: &PathBuf| std::fs::metadata(path).map(|found| found.dev()).ok();
@@ -112,9 +133,13 @@ impl Hierarchies {
             devices: v1("devices"),
             blkio: v1("blkio"),
             hugetlb: v1("hugetlb"),
-            huge_pages: hugetlb::sizes(),
             ..Self::default()
         }
+    }
+
+    /// Notes which sizes of huge pages this host has.
+    pub(crate) fn look_at_huge_pages(&mut self) {
+        self.huge_pages = hugetlb::sizes();
     }
 
     /// Whether a container can be kept from opening devices that it makes nodes of.
@@ -144,24 +169,45 @@ impl Hierarchies {
             &self.hugetlb,
             &self.freezer,
         ];
-        let others = others.into_iter().flatten();
+        let others = others.into_iter().flatten().chain(&self.others);
         self.usual().chain(others).map(PathBuf::as_path).collect()
     }
 
     /// Notes which files the groups below `parent`, which exists in every tree, have.
     pub(super) fn look_in(&mut self, parent: &Path) {
-        let mut files = BTreeMap::new();
-        for tree in self.trees() {
-            let Ok(entries) = std::fs::read_dir(tree.join(parent)) else {
-                continue;
-            };
-            let names = entries.flatten().map(|entry| entry.file_name());
-            let names = names.filter_map(|name| name.into_string().ok()).collect();
-            files.insert(tree.to_owned(), names);
+        self.files.clear();
+        let trees: Vec<PathBuf> = self.trees().into_iter().map(Path::to_owned).collect();
+        for tree in trees {
+            self.look_at(&tree, parent);
         }
-        self.files = files;
         let cpuset = self.cpuset.as_ref().map(|tree| tree.join(parent));
         self.cpuset_above = cpuset.as_deref().map(cpuset::lists).unwrap_or_default();
+    }
+
+    /// Notes which files the group at `path` in one tree has.
+    pub(super) fn look_at(&mut self, tree: &Path, path: &Path) {
+        if let Ok(entries) = std::fs::read_dir(tree.join(path)) {
+            let names = entries.flatten().map(|entry| entry.file_name());
+            let names = names.filter_map(|name| name.into_string().ok()).collect();
+            self.files.insert(tree.to_owned(), names);
+        }
+    }
+
+    /// Whether block I/O can be weighed here, as far as was looked.
+    pub(crate) fn weighs_io(&self) -> bool {
+        let tree = if self.pure_v2 {
+            &self.unified
+        } else {
+            &self.blkio
+        };
+        let files = [
+            "io.weight",
+            "io.bfq.weight",
+            "blkio.weight",
+            "blkio.bfq.weight",
+        ];
+        let has = |tree: &PathBuf| files.iter().any(|file| self.has_file(tree, file));
+        tree.as_ref().is_some_and(has)
     }
 
     /// Whether groups in `tree` have the file, as far as was looked.

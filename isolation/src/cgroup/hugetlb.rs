@@ -22,7 +22,7 @@ fn size(dir: &str) -> Option<u64> {
 }
 
 /// As the controller's files name a size: `64KB`, `2MB`, `1GB`.
-pub(super) fn name(page_bytes: u64) -> String {
+pub(crate) fn name(page_bytes: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "KB")];
     let unit = UNITS.into_iter().find(|(unit, _)| page_bytes >= *unit);
     unit.map_or_else(

@@ -104,9 +104,15 @@ fn rates(device: &IoLimit) -> Option<String> {
     ))
 }
 
-/// Maps 1 to 10,000 on 10 to 1000, the inverse of what runc and crun do.
+/// Maps 1 to 10,000 on 10 to 1000, the inverse of [`weight`]: rounded up, as that rounds down.
 fn v1_weight(weight: u16) -> u32 {
-    10 + u32::from(weight.saturating_sub(1)) * 990 / 9999
+    10 + (u32::from(weight.saturating_sub(1)) * 990).div_ceil(9999)
+}
+
+/// Maps weights of v1, 10 to 1000, on those of v2, 1 to 10,000, as runc and crun do.
+pub(crate) fn weight(v1: u16) -> u16 {
+    let above = u32::from(v1.clamp(10, 1000)) - 10;
+    u16::try_from(1 + above * 9999 / 990).unwrap_or(10_000)
 }
 
 #[cfg(test)]
@@ -140,7 +146,7 @@ mod tests {
     fn v1_has_a_file_per_rate() {
         assert_eq!(
             shown(&v1(&limits(), |file| file == "blkio.bfq.weight")),
-            "blkio.bfq.weight=19 blkio.bfq.weight_device=8:16 1000 \
+            "blkio.bfq.weight=20 blkio.bfq.weight_device=8:16 1000 \
              blkio.throttle.read_bps_device=8:16 1048576 \
              blkio.throttle.write_iops_device=8:16 0 \
              blkio.throttle.write_bps_device=7:0 1"
@@ -157,8 +163,16 @@ mod tests {
              io.max=8:16 rbps=1048576 wiops=max io.max=7:0 wbps=1"
         );
         let bfq = v2(&limits(), |file| file == "io.bfq.weight");
-        assert_eq!(bfq[0].value, "default 19");
+        assert_eq!(bfq[0].value, "default 20");
         assert_eq!(bfq[0].file, "io.bfq.weight");
+    }
+
+    #[test]
+    fn weights_of_v1_come_back_as_they_were() {
+        assert_eq!((weight(10), weight(500), weight(1000)), (1, 4950, 10_000));
+        for old in 10..=1000 {
+            assert_eq!(v1_weight(weight(old)), u32::from(old));
+        }
     }
 
     #[test]

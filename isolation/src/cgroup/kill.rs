@@ -1,6 +1,7 @@
 //! Reaching every process of a group: by `cgroup.kill` in the v2 tree (cgroups-rs has it for hosts
 //! that are v2 alone), else one by one.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::Freezer;
+use super::remove::MAX_DEPTH;
 use crate::sys;
 
 /// Rounds of the loop where `cgroup.kill` does not exist: a fork bomb could outrun it for ever.
@@ -57,16 +59,37 @@ pub(crate) fn kill_stopped(tracking: &Path, freezer: &Freezer) -> std::io::Resul
     Err(ErrorKind::TimedOut.into())
 }
 
+/// Every process of the group at `dir` and of those below it, each once, in order.
+///
+/// # Errors
+/// The group's own list cannot be read; a group below that cannot be read has ended.
+pub(crate) fn members(dir: &Path) -> std::io::Result<BTreeSet<i32>> {
+    let mut found = BTreeSet::new();
+    list(dir, &mut found)?;
+    list_below(dir, &mut found, MAX_DEPTH);
+    Ok(found)
+}
+
+fn list(dir: &Path, found: &mut BTreeSet<i32>) -> std::io::Result<()> {
+    let text = std::fs::read_to_string(dir.join("cgroup.procs"))?;
+    found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+    Ok(())
+}
+
+fn list_below(dir: &Path, found: &mut BTreeSet<i32>, depth: usize) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if depth > 0 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let _ = list(&entry.path(), found);
+            list_below(&entry.path(), found, depth - 1);
+        }
+    }
+}
+
 fn signal_each(dir: &Path, signo: i32) -> std::io::Result<usize> {
-    let procs = std::fs::read_to_string(dir.join("cgroup.procs"))?;
     let mut reached = 0;
     // Zombies are not listed, and a process id that ended meanwhile is free only once it was
     // reaped, which this process or its containers' PID 1 does: the window is that of kill(1).
-    for pid in procs
-        .lines()
-        .filter_map(|line| line.parse::<i32>().ok())
-        .filter(|pid| *pid > 1)
-    {
+    for pid in members(dir)?.into_iter().filter(|pid| *pid > 1) {
         match sys::kill(pid, signo) {
             Ok(()) => reached += 1,
             Err(Errno::SRCH) => {}
@@ -82,14 +105,12 @@ fn signal_each(dir: &Path, signo: i32) -> std::io::Result<usize> {
 /// # Errors
 /// A list cannot be read, a process cannot be moved, or new ones come for ever.
 pub(super) fn gather(from: &Path, to: &Path) -> std::io::Result<()> {
-    let list = |dir: &Path| std::fs::read_to_string(dir.join("cgroup.procs"));
     for _ in 0..MAX_ROUNDS {
-        let there = list(to)?;
-        let there: std::collections::BTreeSet<&str> = there.lines().collect();
-        let all = list(from)?;
+        let there = members(to)?;
+        let all = members(from)?;
         let mut moved = false;
-        for pid in all.lines().filter(|pid| !there.contains(pid)) {
-            match std::fs::write(to.join("cgroup.procs"), pid) {
+        for pid in all.difference(&there) {
+            match std::fs::write(to.join("cgroup.procs"), pid.to_string()) {
                 Ok(()) => moved = true,
                 // It ended.
                 Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}

@@ -12,7 +12,7 @@ pub(super) const V1_OOM: &str = "memory.oom_control";
 pub(super) const V2_EVENTS: &str = "memory.events";
 
 /// The limit with swap may not be below the one without, so it comes second. A kernel that does not
-/// count swap keeps the memory limit alone, unless swap was asked for.
+/// count swap keeps the memory limit alone, unless a limit on swap was asked for.
 pub(super) fn v1(limits: &Limits, counts_swap: bool) -> Result<Vec<Setting>, GroupError> {
     if limits.memory_high_bytes.is_some() {
         return Err(GroupError::OnlyV2 {
@@ -31,7 +31,8 @@ pub(super) fn v1(limits: &Limits, counts_swap: bool) -> Result<Vec<Setting>, Gro
     };
     let value = number(memory, "-1");
     settings.push(Setting::new("memory_bytes", "memory.limit_in_bytes", value));
-    if counts_swap || limits.swap_bytes.is_some() {
+    let limited = |bytes| bytes != Limits::UNLIMITED;
+    if counts_swap || limits.swap_bytes.is_some_and(limited) {
         let together = memory.saturating_add(limits.swap_bytes.unwrap_or(0));
         let value = number(together, "-1");
         settings.push(Setting::new("swap_bytes", SWAP_LIMIT, value));
@@ -53,7 +54,9 @@ pub(super) fn v2(limits: &Limits, counts_swap: bool) -> Vec<Setting> {
         Some(Limits::UNLIMITED) => Some(Limits::UNLIMITED),
         bytes => bytes.map(|_| 0),
     };
-    let swap = limits.swap_bytes.or(default.filter(|_| counts_swap));
+    let asked = limits.swap_bytes;
+    let asked = asked.filter(|bytes| counts_swap || *bytes != Limits::UNLIMITED);
+    let swap = asked.or(default.filter(|_| counts_swap));
     let swap = swap.map(|bytes| number(bytes, "max"));
     settings.extend(swap.map(|value| Setting::new("swap_bytes", "memory.swap.max", value)));
     settings

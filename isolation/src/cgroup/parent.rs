@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::group::{USUAL_CONTROLLERS, cpuset_parent, device_parent};
 use super::{CgroupPath, DeviceFilter, Hierarchies, cpuset};
+use crate::spec::Limits;
 
 /// Controllers that are handed down only where a container asks, but to the parent beforehand: it
 /// then shows which files there are.
@@ -105,32 +106,96 @@ pub fn prepare(hosts: &mut Hierarchies, path: &CgroupPath) -> Result<(), CgroupE
             make(tree.join(dir))?;
         }
         if let Some(tree) = &hosts.cpuset {
-            let group = tree.join(dir);
-            cpuset::inherit(&group).map_err(|source| CgroupError::Write {
-                path: group,
-                value: "the lists of the group above".to_owned(),
-                source,
-            })?;
+            inherit(tree.join(dir))?;
         }
     }
-    if hosts.pure_v2
-        && let Some(tree) = &hosts.unified
-    {
-        let above = std::iter::once(Path::new("")).chain(path.downwards());
-        for dir in above {
-            let group = tree.join(dir);
-            hand_down(&group)?;
-            if dir != path.as_ref() {
-                for controller in OTHER_CONTROLLERS {
-                    // Without it a limit that needs it is refused when it is asked for.
-                    let file = group.join("cgroup.subtree_control");
-                    let _ = std::fs::write(file, format!("+{controller}"));
-                }
+    hand_all_down(hosts, Some(path), false)?;
+    hosts.look_in(path.as_ref());
+    Ok(())
+}
+
+fn inherit(group: PathBuf) -> Result<(), CgroupError> {
+    cpuset::inherit(&group).map_err(|source| CgroupError::Write {
+        path: group,
+        value: "the lists of the group above".to_owned(),
+        source,
+    })
+}
+
+/// On v2, has every group down to `path` hand controllers down; None is the tree's root. The last one
+/// hands down `all` or the usual ones.
+fn hand_all_down(
+    hosts: &Hierarchies,
+    path: Option<&CgroupPath>,
+    all: bool,
+) -> Result<(), CgroupError> {
+    let Some(tree) = hosts.unified.as_ref().filter(|_| hosts.pure_v2) else {
+        return Ok(());
+    };
+    let last = path.map_or(Path::new(""), AsRef::as_ref);
+    let below = path.into_iter().flat_map(CgroupPath::downwards);
+    for dir in std::iter::once(Path::new("")).chain(below) {
+        let group = tree.join(dir);
+        hand_down(&group)?;
+        if all || dir != last {
+            for controller in OTHER_CONTROLLERS {
+                // Without it a limit that needs it is refused when it is asked for.
+                let file = group.join("cgroup.subtree_control");
+                let _ = std::fs::write(file, format!("+{controller}"));
             }
         }
     }
-    hosts.look_in(path.as_ref());
     Ok(())
+}
+
+/// Makes ready what a group at `path` with these limits needs, for a container that comes alone: on
+/// v2 what [`prepare`] does, and the group itself, with every controller, as engines expect it; on v1
+/// only what the limits ask for, so that no tree gets a directory that nobody needs.
+pub(crate) fn prepare_one(
+    hosts: &mut Hierarchies,
+    path: &CgroupPath,
+    limits: &Limits,
+) -> Result<(), CgroupError> {
+    let parent = path.parent();
+    if let Some(tree) = hosts.unified.clone().filter(|_| hosts.pure_v2) {
+        make_down(&tree, parent.as_ref(), false)?;
+        match hand_all_down(hosts, parent.as_ref(), true) {
+            // Nothing is to be limited there.
+            Err(CgroupError::Inhabited(_)) if *limits == Limits::default() => {}
+            done => done?,
+        }
+        make(tree.join(path))?;
+        hosts.look_in(path.as_ref());
+        return Ok(());
+    }
+    if let Some(tree) = &hosts.cpuset
+        && (limits.cpuset_cpus.is_some() || limits.cpuset_mems.is_some())
+    {
+        let above = make_down(tree, parent.as_ref(), true)?;
+        hosts.cpuset_above = cpuset::lists(&above);
+    }
+    if let Some(tree) = hosts.blkio.clone()
+        && limits.weighs_io()
+    {
+        // Which files there are for weights depends on the schedulers; the tree's root has none.
+        make_down(&tree, parent.as_ref(), false)?;
+        make(tree.join(path))?;
+        hosts.look_at(&tree, path.as_ref());
+    }
+    Ok(())
+}
+
+/// Makes the groups down to `path` in one tree, that of `cpuset` or another; the last one.
+fn make_down(tree: &Path, path: Option<&CgroupPath>, cpuset: bool) -> Result<PathBuf, CgroupError> {
+    let mut last = tree.to_owned();
+    for dir in path.into_iter().flat_map(CgroupPath::downwards) {
+        last = tree.join(dir);
+        make(last.clone())?;
+        if cpuset {
+            inherit(last.clone())?;
+        }
+    }
+    Ok(last)
 }
 
 /// Has a v2 group hand the usual controllers down, as far as it has them: a limit that needs another

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use super::CgroupError;
 
 /// Length of a whole path, below `PATH_MAX` with any tree before it.
@@ -11,7 +13,8 @@ const MAX_BYTES: usize = 2048;
 const MAX_NAME_BYTES: usize = 255;
 
 /// Directories separated by `/`, none of them empty, `.` or `..`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct CgroupPath(String);
 
 impl CgroupPath {
@@ -56,6 +59,20 @@ impl CgroupPath {
         let ends = self.0.match_indices('/').map(|(end, _)| end);
         ends.chain([self.0.len()])
             .map(|end| Path::new(&self.0[..end]))
+    }
+}
+
+impl TryFrom<String> for CgroupPath {
+    type Error = CgroupError;
+
+    fn try_from(text: String) -> Result<Self, CgroupError> {
+        Self::new(&text)
+    }
+}
+
+impl From<CgroupPath> for String {
+    fn from(path: CgroupPath) -> Self {
+        path.0
     }
 }
 

@@ -46,8 +46,12 @@ pub struct Usage {
     pub memory_limit_bytes: Option<u64>,
     /// Processes that the kernel killed for want of memory.
     pub oom_kills: u64,
+    /// How often the limit on memory was reached.
+    pub memory_refusals: u64,
     /// Processes and threads.
     pub pids: u64,
+    /// The limit on them, if any.
+    pub pids_max: Option<u64>,
     /// Block devices; on v1 only of a container with limits on them.
     pub io: Vec<IoUsage>,
     /// Bytes of huge pages by the size of one; on v1 only of a container with limits on them.
@@ -136,6 +140,7 @@ fn cpu_v1(hosts: &Hierarchies, path: &CgroupPath, usage: &mut Usage) {
     if let Some(tree) = &hosts.pids {
         let pids = PidController::new(tree.join(path), tree.clone(), false);
         usage.pids = pids.get_pid_current().unwrap_or(0);
+        usage.pids_max = number(&tree.join(path), "pids.max");
     }
 }
 
@@ -149,6 +154,7 @@ fn memory_v1(dir: &Path, usage: &mut Usage) {
     let limit = number(dir, "memory.limit_in_bytes");
     usage.memory_limit_bytes = limit.filter(|limit| *limit < NO_LIMIT_FROM);
     usage.oom_kills = memory::oom_kills(&read(dir, memory::V1_OOM));
+    usage.memory_refusals = number(dir, "memory.failcnt").unwrap_or(0);
 }
 
 fn cpu_v2(dir: &Path, usage: &mut Usage) {
@@ -162,6 +168,7 @@ fn cpu_v2(dir: &Path, usage: &mut Usage) {
     usage.cpu_throttled_periods = of("nr_throttled");
     usage.cpu_throttled_ns = ns("throttled_usec");
     usage.pids = number(dir, "pids.current").unwrap_or(0);
+    usage.pids_max = number(dir, "pids.max");
     usage.io = text::io_stat(&read(dir, "io.stat"));
 }
 
@@ -173,7 +180,9 @@ fn memory_v2(dir: &Path, usage: &mut Usage) {
     usage.file_bytes = keyed(&stat, "file").unwrap_or(0);
     usage.swap_bytes = number(dir, "memory.swap.current").unwrap_or(0);
     usage.memory_limit_bytes = number(dir, "memory.max");
-    usage.oom_kills = memory::oom_kills(&read(dir, memory::V2_EVENTS));
+    let events = read(dir, memory::V2_EVENTS);
+    usage.oom_kills = memory::oom_kills(&events);
+    usage.memory_refusals = keyed(&events, "max").unwrap_or(0);
 }
 
 fn huge_pages(hosts: &Hierarchies, dir: &Path, suffix: &str) -> Vec<(u64, u64)> {

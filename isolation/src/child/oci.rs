@@ -3,7 +3,8 @@
 //!
 //! Unlike the keeper's child it keeps the descriptors of its parent, which closed what it had
 //! inherited before it opened any, all with close-on-exec. It deliberately talks to its parent in
-//! single bytes: `h` asks for the runtime's hooks, `r` says that all is well; the parent answers `g`.
+//! single bytes: `c` asks for the container's cgroups, which come as descriptors, `h` for the runtime's
+//! hooks, `r` says that all is well; the parent answers `g`.
 //! After `r`, the parent may be gone: the start then comes over the listening socket, and a later
 //! failure is told there.
 
@@ -25,7 +26,7 @@ use super::{Fault, Progress, needed, paths, report};
 use crate::plan::{OciStep, Plan, Step};
 use crate::sys;
 pub(super) use link::Link;
-pub(crate) use link::{GO, HOOKS, MAX_WORDS_BYTES, READY, WORDS};
+pub(crate) use link::{GO, GROUPS, HOOKS, MAX_DOORS, MAX_WORDS_BYTES, READY, WORDS};
 
 /// What the child has of its parent.
 #[derive(Clone, Copy, Debug)]
@@ -100,10 +101,8 @@ pub(super) fn take(
             process::become_root()
         }
         OciStep::BecomeRoot => process::become_root(),
-        OciStep::JoinCgroup { file, .. } => {
-            rustix::io::write(sys::oci::borrow(*file), b"0")?;
-            Ok(())
-        }
+        OciStep::JoinGroups => Ok(linked(progress)?.join_groups()?),
+        OciStep::JoinCgroup { file, .. } => join_group(*file),
         OciStep::TimeNamespace { offsets, own_users } => {
             process::time_namespace(offsets, *own_users)
         }
@@ -173,6 +172,12 @@ pub(super) fn take(
         OciStep::AwaitStart => Ok(linked(progress)?.await_start()?),
         OciStep::CloseFrom(first) => Ok(sys::oci::close_on_exec_from(*first)?),
     }
+}
+
+/// "0" stands for the writer.
+fn join_group(file: i32) -> Result<(), Fault> {
+    rustix::io::write(sys::oci::borrow(file), b"0")?;
+    Ok(())
 }
 
 fn linked(progress: &mut Progress) -> Result<&mut Link, Fault> {

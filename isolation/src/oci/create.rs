@@ -11,11 +11,12 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use super::config::{Config, MAX_CONFIG_BYTES, Process, SPEC_VERSION};
 use super::console::{Console, send_pidfd};
 use super::error::{OciError, call};
-use super::groups::{self, Groups, Tree};
+use super::groups::{self, Groups};
 use super::launch::{Between, Launched, Wanted, launch, number};
 use super::state::{CONFIG, Place, START_SOCKET, Status, Stored, process_stat, read_bounded};
 use super::steps::{self, Kept, Namespaces};
-use super::{Global, check, devices, hooks, limits};
+use super::{Global, check, devices, hooks};
+use crate::cgroup::OwnTree;
 
 /// What `create` and `run` are asked for.
 #[derive(Clone, Debug, Default)]
@@ -100,13 +101,8 @@ pub(super) fn make(
     }
     let console = Console::open(&process, create.console_socket.as_deref(), detach)?;
     let rootfs = rootfs(&bundle, &config)?;
-    let trees = groups::trees();
-    let path = groups::wanted_path(
-        &config.linux.cgroups_path,
-        &create.id,
-        global.systemd_cgroup,
-    )?;
-    let groups = Groups::new(&trees, &path);
+    let trees = groups::own_trees()?;
+    let groups = Groups::new(&config, &create.id, global.systemd_cgroup, &trees)?;
     let place = Place::make(&global.root, &create.id)?;
     let stored = Stored {
         oci_version: SPEC_VERSION.to_owned(),
@@ -175,7 +171,7 @@ struct Making<'a> {
     process: Process,
     bundle: PathBuf,
     rootfs: PathBuf,
-    trees: Vec<Tree>,
+    trees: Vec<OwnTree>,
     stored: Stored,
     start: Start,
 }
@@ -190,11 +186,8 @@ impl Making<'_> {
         place.begin(&self.stored)?;
         let copy = place.dir.join(CONFIG);
         std::fs::write(&copy, text).map_err(call(format!("write {}", copy.display())))?;
-        self.stored.groups.make()?;
-        let resources = self.config.linux.resources.clone().unwrap_or_default();
-        devices::filter_v1(&self.stored.groups, &resources.devices)?;
-        limits::write(&self.stored.groups, &resources)?;
-        let (doors, unified) = self.stored.groups.doors()?;
+        let filter = devices::filter(self.config.linux.resources.as_ref())?;
+        let (group, unified) = self.stored.groups.begin(&filter)?;
         let listener = match self.start {
             Start::Later => Some(listen(&place.dir)?),
             Start::Here => None,
@@ -203,6 +196,13 @@ impl Making<'_> {
         let mut kept = Kept::default();
         let namespaces = Namespaces::open(&self.config, &mut kept)?;
         let apart = namespaces.can_be_apart();
+        // What the container is shown is there before it is mounted, and a process that makes another
+        // one asks for nothing; else the rest comes later.
+        let (doors, group) = if apart || groups::are_shown(&self.config) {
+            (Some(groups::make(group)?), None)
+        } else {
+            (None, Some(group))
+        };
         let listen_fds = listen_fds();
         let input = steps::Input {
             config: &self.config,
@@ -244,10 +244,11 @@ impl Making<'_> {
             },
             |pid| self.run_hooks(pid, states.as_ref()),
         )?;
-        // While the process is busy: a program costs the kernel half a millisecond.
+        // While the process is busy: groups and a program each cost the kernel half a millisecond.
+        let doors = group.map_or(Ok(Vec::new()), groups::make)?;
         let users = namespaces.users();
-        devices::filter_v2(&self.stored.groups, &resources.devices, users)?;
-        launched.await_ready(|pid| {
+        devices::filter_v2(&self.stored.groups, &filter, users)?;
+        launched.await_ready(&doors, |pid| {
             if apart {
                 // They ran while nobody could reach who asked.
                 return Err(OciError::Start("it asked for hooks again".to_owned()));

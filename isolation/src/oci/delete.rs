@@ -116,7 +116,8 @@ pub fn delete(global: &Global, id: &str, force: bool) -> Result<(), OciError> {
             });
         }
     }
-    destroy(global, place, &stored)
+    let config = stored_config(&place).unwrap_or_default();
+    destroy(global, place, &stored, &config)
 }
 
 /// Kills the container's process and waits until it is gone.
@@ -140,11 +141,15 @@ fn end(place: &Place, stored: &Stored) -> Result<(), OciError> {
 }
 
 /// Removes what is left of a container whose process is gone.
-pub(super) fn destroy(global: &Global, place: Place, stored: &Stored) -> Result<(), OciError> {
-    let config = stored_config(&place).unwrap_or_default();
+pub(super) fn destroy(
+    global: &Global,
+    place: Place,
+    stored: &Stored,
+    config: &config::Config,
+) -> Result<(), OciError> {
     let deadline = Instant::now() + PATIENCE;
     // Without a PID namespace of its own, others may have outlived it.
-    while !stored.groups.processes().is_empty() && Instant::now() < deadline {
+    while !stored.groups.dissolve() && Instant::now() < deadline {
         stored.groups.signal(libc::SIGKILL)?;
         if stored.groups.frozen() {
             stored.groups.freeze(false)?;
@@ -153,6 +158,6 @@ pub(super) fn destroy(global: &Global, place: Place, stored: &Stored) -> Result<
     }
     stored.groups.remove()?;
     place.remove()?;
-    poststop(global, &config, stored);
+    poststop(global, config, stored);
     Ok(())
 }

@@ -1,15 +1,13 @@
 //! The device filter of a configuration: which nodes its processes may make and open.
 //!
-//! On a host with the v1 controller it is that one's files, else a program of the v2 group, which
+//! On a host with the v1 controller it is that one's files, written with the limits, else a program of the v2 group, which
 //! holds on hybrid hosts as well. A container is never started without one: where the kernel has
 //! neither, that is an error. Only in a user namespace, where nobody can make a node, may the right
 //! to load a program be missing.
 
-use std::path::Path;
-
 use rustix::io::Errno;
 
-use super::config::DeviceRule;
+use super::config::{DeviceRule, Resources};
 use super::error::{OciError, call};
 use super::groups::Groups;
 use crate::cgroup::{self, DeviceFilter, DeviceKind, filter_devices};
@@ -54,11 +52,10 @@ fn whole(rules: &[DeviceRule]) -> Vec<DeviceRule> {
         .collect()
 }
 
-/// Makes the filter hold where that is files, one after the other: before anybody is in the group.
-pub(super) fn filter_v1(groups: &Groups, rules: &[DeviceRule]) -> Result<(), OciError> {
-    groups
-        .dir("devices")
-        .map_or(Ok(()), |dir| write_v1(dir, rules))
+/// The filter of a configuration's rules.
+pub(super) fn filter(resources: Option<&Resources>) -> Result<DeviceFilter, OciError> {
+    let rules = resources.map_or(&[][..], |resources| &resources.devices);
+    program(&whole(rules))
 }
 
 /// Makes the filter hold where that is a program, which takes effect whole: it may come while the
@@ -66,25 +63,24 @@ pub(super) fn filter_v1(groups: &Groups, rules: &[DeviceRule]) -> Result<(), Oci
 /// user namespace.
 pub(super) fn filter_v2(
     groups: &Groups,
-    rules: &[DeviceRule],
+    filter: &DeviceFilter,
     users: bool,
 ) -> Result<(), OciError> {
-    if groups.dir("devices").is_some() {
+    if groups.filters_by_files() {
         return Ok(());
     }
-    let program = program(&whole(rules))?;
     let Some(dir) = groups.unified() else {
         return Err(OciError::Refused(
             "this host has no cgroups that filter devices".to_owned(),
         ));
     };
-    match filter_devices(dir, &program) {
+    match filter_devices(&dir, filter) {
         Err(Errno::PERM | Errno::ACCESS) if users => Ok(()),
         done => done.map_err(call(format!("filter the devices of {}", dir.display()))),
     }
 }
 
-/// The rules as a v2 filter.
+/// The rules, one after the other.
 fn program(rules: &[DeviceRule]) -> Result<DeviceFilter, OciError> {
     let mut filter = DeviceFilter::all(false);
     for rule in rules {
@@ -123,36 +119,6 @@ fn program(rules: &[DeviceRule]) -> Result<DeviceFilter, OciError> {
         filter.apply(rule.allow, rule_for);
     }
     Ok(filter)
-}
-
-/// Writes the files of the v1 controller.
-fn write_v1(dir: &Path, rules: &[DeviceRule]) -> Result<(), OciError> {
-    for rule in whole(rules) {
-        let number = |number: Option<i64>| match number {
-            Some(number) if number >= 0 => number.to_string(),
-            _ => "*".to_owned(),
-        };
-        let all = rule.kind.is_empty() || rule.kind == "a";
-        let access = if rule.access.is_empty() {
-            "rwm"
-        } else {
-            &rule.access
-        };
-        let value = if all {
-            "a".to_owned()
-        } else {
-            let (major, minor) = (number(rule.major), number(rule.minor));
-            format!("{} {major}:{minor} {access}", rule.kind)
-        };
-        let file = dir.join(if rule.allow {
-            "devices.allow"
-        } else {
-            "devices.deny"
-        });
-        let words = format!("write {value:?} to {}", file.display());
-        std::fs::write(&file, value).map_err(call(words))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

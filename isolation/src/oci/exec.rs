@@ -93,7 +93,7 @@ pub fn exec(global: &Global, exec: &Exec) -> Result<u8, OciError> {
     let first = pidfd(&place, &stored)?.ok_or(OciError::ExecStopped)?;
     let launched =
         enter(exec, &config, &process, &stored, &first, console.as_ref()).map_err(in_exec)?;
-    launched.await_ready(|_| Ok(())).map_err(in_exec)?;
+    launched.await_ready(&[], |_| Ok(())).map_err(in_exec)?;
     if let Some(scheduler) = &process.scheduler {
         launched.schedule(&steps::schedule(scheduler)?)?;
     }
@@ -195,20 +195,7 @@ fn enter(
     first: &OwnedFd,
     console: Option<&Console>,
 ) -> Result<Launched, OciError> {
-    let mut groups = stored.groups.clone();
-    for (controllers, dir) in &mut groups.dirs {
-        for (wanted, path) in &exec.cgroups {
-            let named = |list: &str| {
-                wanted
-                    .as_deref()
-                    .is_none_or(|one| list.split(',').any(|c| c == one))
-            };
-            if named(controllers) {
-                dir.push(path.trim_start_matches('/'));
-            }
-        }
-    }
-    let (doors, unified) = groups.doors()?;
+    let (doors, unified) = stored.groups.enter(&exec.cgroups)?;
     let mut kept = Kept::default();
     let entered = Entered::of(stored.pid);
     let listen_fds = listen_fds();

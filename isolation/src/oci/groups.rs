@@ -1,80 +1,36 @@
-//! The cgroups of one OCI container: a directory in every tree of the host, at the path that the
+//! The cgroups of one OCI container: those that every container of ours has, at the path that the
 //! configuration names.
 //!
-//! Trees are those of `/proc/self/cgroup`: a relative path lies below this process's own group, as
-//! runc has it. Files of limits are [`super::limits`]' business. Invariant: a path never climbs, so
-//! every directory lies in its tree (crun and runc refuse `..` for the same reason).
+//! What is made, written, joined and removed is `cgroup`'s business; here is what only an OCI runtime
+//! has: the path, which may lie below this process's own groups, as runc has it, and trees that only
+//! track (`name=systemd`), or that the container is shown. Where trees were when it was made is kept
+//! with its state: whoever deletes it may be elsewhere. Invariant: a path never climbs, so every
+//! directory lies in its tree (crun and runc refuse `..` for the same reason).
 
-use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::config::{Config, Resources};
 use super::error::{OciError, call};
-use crate::cgroup::{Freezer, kill_group, remove_group};
+use super::limits;
+use crate::cgroup::{
+    self, CgroupError, CgroupPath, Change, ChangeError, DeviceFilter, Door, Freezer, Group,
+    Hierarchies, OwnTree, Update,
+};
+use crate::spec::Limits;
 
-const ROOT: &str = "/sys/fs/cgroup";
+/// There while systemd runs (sd_booted(3)).
+const SYSTEMD: &str = "/run/systemd/system";
 
-/// One tree of the host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Tree {
-    /// Controllers or `name=…`, as `/proc/self/cgroup` writes them; empty for v2.
-    pub(super) controllers: String,
-    /// Where it is mounted.
-    pub(super) mount: PathBuf,
-    /// This process's own group.
-    own: String,
-}
-
-impl Tree {
-    /// Name of its directory below `/sys/fs/cgroup`.
-    pub(super) fn name(&self) -> String {
-        let name = self.mount.file_name().unwrap_or_default();
-        name.to_string_lossy().into_owned()
-    }
-}
-
-/// The trees of this host.
-pub(super) fn trees() -> Vec<Tree> {
-    let text = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let pure = is_v2(Path::new(ROOT));
-    text.lines()
-        .filter_map(|line| {
-            let mut parts = line.splitn(3, ':').skip(1);
-            let (controllers, own) = (parts.next()?, parts.next()?);
-            let mount = match controllers {
-                "" if pure => PathBuf::from(ROOT),
-                "" => Path::new(ROOT).join("unified"),
-                named => {
-                    let name = named.strip_prefix("name=").unwrap_or(named);
-                    Path::new(ROOT).join(name)
-                }
-            };
-            let there = if controllers.is_empty() {
-                is_v2(&mount)
-            } else {
-                mount.is_dir()
-            };
-            there.then(|| Tree {
-                controllers: controllers.to_owned(),
-                mount,
-                own: own.to_owned(),
-            })
-        })
-        .collect()
-}
-
-fn is_v2(path: &Path) -> bool {
-    const V2_MAGIC: u64 = 0x6367_7270;
-    rustix::fs::statfs(path).is_ok_and(|fs| u64::try_from(fs.f_type) == Ok(V2_MAGIC))
-}
-
-/// Whether the v2 tree holds the controllers.
-pub(super) fn pure_v2() -> bool {
-    is_v2(Path::new(ROOT))
+/// The trees that this process is in.
+pub(super) fn own_trees() -> Result<Vec<OwnTree>, OciError> {
+    let path = "/proc/self/cgroup";
+    let text = std::fs::read_to_string(path).map_err(call(format!("read {path}")))?;
+    let mut trees = OwnTree::all(&text, cgroup::is_pure_v2());
+    trees.retain(|tree| tree.mount.is_dir());
+    Ok(trees)
 }
 
 /// Where the configuration wants the groups.
@@ -95,7 +51,7 @@ pub(super) fn wanted_path(cgroups_path: &str, id: &str, systemd: bool) -> Result
         }
         return Ok(path.to_owned());
     }
-    if !Path::new("/run/systemd/system").is_dir() {
+    if !Path::new(SYSTEMD).is_dir() {
         return Err(OciError::Refused(
             "systemd not running on this host, cannot use systemd cgroups manager".to_owned(),
         ));
@@ -139,89 +95,212 @@ fn expand_slice(slice: &str) -> String {
     path.join("/")
 }
 
-/// The directory in one tree. On v2 a group that holds processes can have no limited ones below it,
-/// so a relative path lies beside this process's own group, as runc has it.
-fn below(tree: &Tree, path: &str) -> PathBuf {
-    if path.starts_with('/') {
-        return tree.mount.join(path.trim_start_matches('/'));
-    }
-    let own = Path::new(tree.own.trim_start_matches('/'));
-    let own = if tree.controllers.is_empty() && pure_v2() {
-        own.parent().unwrap_or(own)
-    } else {
-        own
-    };
-    // A group of an ancestor namespace shows as `/../…`.
-    if own.components().any(|part| part == Component::ParentDir) {
-        return tree.mount.join(path);
-    }
-    tree.mount.join(own).join(path)
+/// Whether the container is shown its groups. They are its own, so it needs one in every tree then,
+/// before they are mounted.
+pub(super) fn are_shown(config: &Config) -> bool {
+    let mut mounts = config.mounts.iter();
+    mounts.any(|mount| matches!(mount.kind.as_str(), "cgroup" | "cgroup2"))
 }
 
-/// A directory of a v1 tree and its open `tasks` file.
-pub(super) type Door = (PathBuf, OwnedFd);
+/// Whether a tree that only tracks is of use: systemd's only where systemd runs.
+fn tracks(tree: &OwnTree) -> bool {
+    let systemds = tree.controllers == "name=systemd";
+    tree.is_named() && (!systemds || Path::new(SYSTEMD).is_dir())
+}
 
-/// The directories of one container.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The groups of one container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Groups {
-    /// Controllers and directory, v2 last if it is beside v1.
-    pub(super) dirs: Vec<(String, PathBuf)>,
+    /// Trees as its creator saw them, from where `path` leads.
+    hosts: Hierarchies,
+    path: CgroupPath,
+    limits: Limits,
 }
 
 impl Groups {
-    /// Where they will be.
-    pub(super) fn new(trees: &[Tree], path: &str) -> Self {
-        let dirs = trees
-            .iter()
-            .map(|tree| (tree.controllers.clone(), below(tree, path)))
-            .collect();
-        Self { dirs }
+    /// Where they will be, and their limits.
+    pub(super) fn new(
+        config: &Config,
+        id: &str,
+        systemd: bool,
+        own: &[OwnTree],
+    ) -> Result<Self, OciError> {
+        let wanted = wanted_path(&config.linux.cgroups_path, id, systemd)?;
+        let mut hosts = Hierarchies::locate();
+        let shown = are_shown(config);
+        if !hosts.pure_v2 {
+            let joined = own
+                .iter()
+                .filter(|tree| tracks(tree) || (shown && tree.is_v1()));
+            hosts.others = joined.map(|tree| tree.mount.clone()).collect();
+        }
+        if !wanted.starts_with('/') {
+            hosts = hosts.below(own);
+        }
+        let none = Resources::default();
+        let resources = config.linux.resources.as_ref().unwrap_or(&none);
+        if !resources.hugepage_limits.is_empty() {
+            hosts.look_at_huge_pages();
+        }
+        let normal = |part| match part {
+            Component::Normal(name) => name.to_str(),
+            _ => None,
+        };
+        let parts: Vec<&str> = Path::new(&wanted).components().filter_map(normal).collect();
+        let path = CgroupPath::new(&parts.join("/")).map_err(from_cgroup)?;
+        Ok(Self {
+            limits: limits::changed(&hosts, &Limits::default(), resources)?,
+            hosts,
+            path,
+        })
     }
 
-    /// The directory of a v1 controller, or the v2 one.
-    pub(super) fn dir(&self, controller: &str) -> Option<&Path> {
-        let named = |list: &str| list.split(',').any(|name| name == controller);
-        let found = self.dirs.iter().find(|(list, _)| named(list));
-        found.map(|(_, dir)| dir.as_path())
+    /// Whether devices are filtered by files of v1.
+    pub(super) fn filters_by_files(&self) -> bool {
+        self.hosts.devices.is_some()
     }
 
-    /// The v2 directory.
-    pub(super) fn unified(&self) -> Option<&Path> {
-        self.dir("")
+    /// Whether the only tree is v2's.
+    pub(super) fn pure_v2(&self) -> bool {
+        self.hosts.pure_v2
     }
 
-    /// Makes the directories. What was made is named so that it can be undone.
-    pub(super) fn make(&self) -> Result<(), OciError> {
-        for (controllers, dir) in &self.dirs {
-            make_dir(controllers, dir).map_err(call(format!("make cgroup {}", dir.display())))?;
+    /// What is made of them. A filter that is a program is attached elsewhere, while the process is
+    /// set up.
+    fn group(&self, filter: Option<&DeviceFilter>) -> Result<Group, OciError> {
+        let filter = filter.filter(|_| self.filters_by_files()).cloned();
+        Group::at(&self.hosts, &self.path, &self.limits, filter)
+            .map_err(|error| OciError::Refused(error.to_string()))
+    }
+
+    /// The same, whose filter is as it was: nothing but the container's start writes it.
+    fn made(&self) -> Result<Group, OciError> {
+        self.group(Some(&DeviceFilter::default()))
+    }
+
+    fn prepare(&mut self) -> Result<(), OciError> {
+        cgroup::prepare_one(&mut self.hosts, &self.path, &self.limits).map_err(from_cgroup)?;
+        if self.limits.weighs_io() && !self.hosts.weighs_io() {
+            // No I/O scheduler with weights: runc lets it pass as well.
+            self.limits.io_weight = None;
+            for device in &mut self.limits.io_devices {
+                device.weight = None;
+            }
         }
         Ok(())
     }
 
-    /// Files of v1 trees that a process moves itself by, and the v2 directory to start it in.
-    pub(super) fn doors(&self) -> Result<(Vec<Door>, Option<OwnedFd>), OciError> {
-        let open = |path: &Path, flags: OFlags| {
-            rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())
-                .map_err(call(format!("open cgroup {}", path.display())))
-        };
-        let (mut doors, mut unified) = (Vec::new(), None);
-        for (controllers, dir) in &self.dirs {
-            if controllers.is_empty() {
-                unified = Some(open(dir, OFlags::PATH | OFlags::DIRECTORY)?);
-            } else {
-                // `tasks` with "0" moves the writer alone, for which the kernel (5.6) skips the
-                // lock that `cgroup.procs` waits a grace period for.
-                doors.push((dir.clone(), open(&dir.join("tasks"), OFlags::WRONLY)?));
-            }
-        }
-        Ok((doors, unified))
+    /// Makes the v2 directory, to start in. The rest is [`make`]'s, while the process is set up.
+    pub(super) fn begin(
+        &mut self,
+        filter: &DeviceFilter,
+    ) -> Result<(Group, Option<OwnedFd>), OciError> {
+        self.prepare()?;
+        let group = self.group(Some(filter))?;
+        let unified = cgroup::establish_unified(&group).map_err(from_change)?;
+        Ok((group, unified))
     }
 
-    /// Removes the directories; goes on after a failure.
+    /// The ways in for one more process; `below` are groups that the container made: for which
+    /// controllers (none: all), and where below its own.
+    pub(super) fn enter(
+        &self,
+        below: &[(Option<String>, String)],
+    ) -> Result<(Vec<Door>, Option<OwnedFd>), OciError> {
+        let group = self.made()?;
+        let inner = |dir: PathBuf| {
+            let wanted = below.iter().filter(|(controllers, _)| {
+                let tree = controllers.as_deref().map(|list| self.tree(list));
+                tree.is_none_or(|tree| tree.is_some_and(|tree| dir.starts_with(tree)))
+            });
+            wanted.fold(dir.clone(), |dir, (_, path)| {
+                dir.join(path.trim_start_matches('/'))
+            })
+        };
+        let unified = group.unified.map(inner);
+        let unified = unified.map(|dir| {
+            use rustix::fs::{Mode, OFlags};
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            rustix::fs::open(&dir, flags, Mode::empty())
+                .map_err(call(format!("open cgroup {}", dir.display())))
+        });
+        Ok((
+            doors(group.join.into_iter().map(inner))?,
+            unified.transpose()?,
+        ))
+    }
+
+    /// The tree of a v1 controller or `name=…`; of the empty name v2's.
+    fn tree(&self, controller: &str) -> Option<&Path> {
+        let hosts = &self.hosts;
+        let tree = match controller {
+            "" => &hosts.unified,
+            "cpu" => &hosts.cpu,
+            "cpuacct" if hosts.cpuacct.is_none() => &hosts.cpu,
+            "cpuacct" => &hosts.cpuacct,
+            "cpuset" => &hosts.cpuset,
+            "memory" => &hosts.memory,
+            "pids" => &hosts.pids,
+            "devices" => &hosts.devices,
+            "blkio" => &hosts.blkio,
+            "hugetlb" => &hosts.hugetlb,
+            other => {
+                let name = other.strip_prefix("name=").unwrap_or(other);
+                let mut others = hosts.others.iter();
+                let found =
+                    others.find(|tree| tree.components().any(|part| part.as_os_str() == name));
+                return found.map(PathBuf::as_path);
+            }
+        };
+        tree.as_deref()
+    }
+
+    /// The container's directory in the tree that is mounted there.
+    pub(super) fn dir_in(&self, mount: &Path) -> Option<PathBuf> {
+        let trees = self.hosts.trees();
+        let tree = trees.into_iter().find(|tree| tree.starts_with(mount))?;
+        Some(tree.join(&self.path))
+    }
+
+    /// The v2 directory.
+    pub(super) fn unified(&self) -> Option<PathBuf> {
+        let tree = self.hosts.unified.as_ref()?;
+        Some(tree.join(&self.path))
+    }
+
+    /// Changes the limits. Directories that only the new ones need are made now, and every process
+    /// of the container is moved into them.
+    pub(super) fn update(&mut self, wanted: &Resources) -> Result<(), OciError> {
+        let mut new = self.clone();
+        if !wanted.hugepage_limits.is_empty() {
+            new.hosts.look_at_huge_pages();
+        }
+        new.limits = limits::changed(&new.hosts, &self.limits, wanted)?;
+        new.prepare()?;
+        self.hosts = new.hosts.clone();
+        if let Some(update) = Update::between(&self.made()?, &new.made()?) {
+            Change::Update(update).make().map_err(from_change)?;
+        }
+        *self = new;
+        Ok(())
+    }
+
+    /// What it uses.
+    pub(super) fn usage(&self) -> Option<cgroup::Usage> {
+        cgroup::usage_at(&self.hosts, &self.path)
+    }
+
+    /// The directory of a v1 controller, or the v2 one, for what [`Groups::usage`] does not tell.
+    pub(super) fn dir(&self, controller: &str) -> Option<PathBuf> {
+        Some(self.tree(controller)?.join(&self.path))
+    }
+
+    /// Removes the directories of every tree, whoever made them; goes on after a failure.
     pub(super) fn remove(&self) -> Result<(), OciError> {
         let mut failures = Vec::new();
-        for (_, dir) in &self.dirs {
-            if let Err(error) = remove_group(dir) {
+        for tree in self.hosts.trees() {
+            let dir = tree.join(&self.path);
+            if let Err(error) = cgroup::remove_group(&dir) {
                 failures.push(format!("remove cgroup {}: {error}", dir.display()));
             }
         }
@@ -232,132 +311,93 @@ impl Groups {
         }
     }
 
-    /// A directory whose `cgroup.procs` lists every process: the v1 one where the container may
-    /// have made groups of its own is as good as any.
-    fn tracking(&self) -> Option<&Path> {
-        let preferred = self.dir("devices").or_else(|| self.dir("memory"));
-        preferred.or_else(|| self.unified())
-    }
-
     /// All processes, those of groups below included.
     pub(super) fn processes(&self) -> Vec<i32> {
-        let mut found = Vec::new();
-        if let Some(dir) = self.tracking() {
-            collect(dir, &mut found, 16);
-        }
-        found.sort_unstable();
-        found
+        let group = self.made().ok();
+        let tracking = group.as_ref().and_then(Group::tracking);
+        let members = tracking.and_then(|dir| cgroup::members(dir).ok());
+        members.unwrap_or_default().into_iter().collect()
+    }
+
+    /// Removes the v2 group, which every process is born in and which the kernel keeps as long as one
+    /// is left. Whether nobody is left.
+    pub(super) fn dissolve(&self) -> bool {
+        let removed = self.unified().map(std::fs::remove_dir);
+        removed.is_some_and(|removed| removed.is_ok()) || self.processes().is_empty()
     }
 
     /// Sends a signal to every process.
     pub(super) fn signal(&self, signo: i32) -> Result<(), OciError> {
-        if signo == libc::SIGKILL
-            && let Some(dir) = self.unified()
-            && kill_group(dir, signo).is_ok()
-            && self.processes().is_empty()
-        {
+        let group = self.made()?;
+        let Some(tracking) = group.tracking().filter(|dir| dir.exists()) else {
             return Ok(());
-        }
-        for pid in self.processes() {
-            match crate::sys::kill(pid, signo) {
-                Ok(()) | Err(Errno::SRCH) => {}
-                Err(errno) => return Err(call(format!("signal process {pid}"))(errno)),
+        };
+        match (&group.unified, &group.freezer) {
+            (None, Some(freezer)) if signo == libc::SIGKILL => {
+                let (freezer, tracking) = (freezer.clone(), tracking.to_owned());
+                let kill = Change::Kill { freezer, tracking };
+                kill.make().map_err(from_change)
             }
+            _ => cgroup::kill_group(tracking, signo).map_err(call("signal the container")),
         }
-        Ok(())
+    }
+
+    fn freezer(&self) -> Result<Freezer, OciError> {
+        let none = || OciError::Refused("this host has no freezer".to_owned());
+        self.made()?.freezer.ok_or_else(none)
     }
 
     /// Whether the processes are frozen.
     pub(super) fn frozen(&self) -> bool {
-        let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
-        if let Some(dir) = self.dir("freezer") {
-            return matches!(
-                read(dir.join("freezer.state")).trim(),
-                "FROZEN" | "FREEZING"
-            );
-        }
-        let unified = self.unified().filter(|_| pure_v2());
-        unified.is_some_and(|dir| read(dir.join("cgroup.freeze")).trim() == "1")
+        self.freezer().is_ok_and(|freezer| freezer.is_frozen())
     }
 
     /// Stops or lets go all processes.
     pub(super) fn freeze(&self, freeze: bool) -> Result<(), OciError> {
-        let freezer = if let Some(dir) = self.dir("freezer") {
-            // Every process is in there from its start.
-            Freezer::V1 {
-                dir: dir.to_owned(),
-                tracking: dir.to_owned(),
-            }
-        } else if let Some(dir) = self.unified() {
-            Freezer::V2(dir.to_owned())
+        let freezer = self.freezer()?;
+        let change = if freeze {
+            Change::Freeze(freezer)
         } else {
-            return Err(OciError::Refused("this host has no freezer".to_owned()));
+            Change::Thaw(freezer)
         };
-        if freeze {
-            freezer.freeze().map_err(call("freeze the container"))
-        } else {
-            freezer.thaw().map_err(call("thaw the container"))
-        }
+        change.make().map_err(from_change)
     }
 }
 
-fn collect(dir: &Path, found: &mut Vec<i32>, depth: usize) {
-    let text = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
-    if depth == 0 {
-        return;
-    }
-    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            collect(&entry.path(), found, depth - 1);
+/// Makes the other directories and sets the limits; the ways in.
+pub(super) fn make(group: Group) -> Result<Vec<Door>, OciError> {
+    cgroup::establish(&group).map_err(from_change)?;
+    doors(group.join)
+}
+
+fn doors(dirs: impl IntoIterator<Item = PathBuf>) -> Result<Vec<Door>, OciError> {
+    let doors = dirs.into_iter().map(cgroup::door);
+    doors.collect::<Result<_, _>>().map_err(from_change)
+}
+
+fn from_cgroup(error: CgroupError) -> OciError {
+    let words = error.to_string();
+    match error {
+        CgroupError::Make { path, source } => {
+            call(format!("make cgroup {}", path.display()))(source)
         }
+        CgroupError::Write { source, .. } => call(words)(source),
+        _ => OciError::Refused(words),
     }
 }
 
-/// Makes one directory and those above it. A v1 cpuset is empty when made, and a process can only
-/// enter one that is not; a v2 group has only the controllers that the one above passes on.
-fn make_dir(controllers: &str, dir: &Path) -> std::io::Result<()> {
-    match std::fs::create_dir(dir) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            if let Some(parent) = dir.parent() {
-                make_dir(controllers, parent)?;
-            }
-            std::fs::create_dir(dir)?;
-        }
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-        done => done?,
-    }
-    if controllers.split(',').any(|name| name == "cpuset") {
-        inherit(dir, "cpuset.cpus")?;
-        inherit(dir, "cpuset.mems")?;
-    }
-    if controllers.is_empty()
-        && pure_v2()
-        && let Some(parent) = dir.parent()
-    {
-        pass_on(parent);
-    }
-    Ok(())
-}
-
-fn inherit(dir: &Path, file: &str) -> std::io::Result<()> {
-    let own = std::fs::read_to_string(dir.join(file))?;
-    if !own.trim().is_empty() {
-        return Ok(());
-    }
-    let parent = dir.parent().unwrap_or(dir);
-    let value = std::fs::read_to_string(parent.join(file))?;
-    std::fs::write(dir.join(file), value.trim())
-}
-
-/// Passes on every controller that can be; a limit that needs another one fails when it is written.
-fn pass_on(parent: &Path) {
-    let there = std::fs::read_to_string(parent.join("cgroup.controllers")).unwrap_or_default();
-    let on = std::fs::read_to_string(parent.join("cgroup.subtree_control")).unwrap_or_default();
-    for name in there.split_whitespace() {
-        if !on.split_whitespace().any(|other| other == name) {
-            let _ = std::fs::write(parent.join("cgroup.subtree_control"), format!("+{name}"));
-        }
+fn from_change(error: ChangeError) -> OciError {
+    match error {
+        ChangeError::Freeze(source) => call("freeze the container")(source),
+        ChangeError::Thaw(source) => call("thaw the container")(source),
+        ChangeError::Kill(source) => call("kill the container")(source),
+        ChangeError::Make(dir, source) => call(format!("make cgroup {}", dir.display()))(source),
+        ChangeError::Join(dir, source) => call(format!("join cgroup {}", dir.display()))(source),
+        ChangeError::Set {
+            file,
+            value,
+            source,
+        } => call(format!("write {value:?} to {}", file.display()))(source),
     }
 }
 
@@ -366,22 +406,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_below_their_trees() {
-        let tree = |controllers: &str, own: &str| Tree {
-            controllers: controllers.to_owned(),
-            mount: PathBuf::from("/cg").join(controllers),
-            own: own.to_owned(),
-        };
-        for (own, path, dir) in [
-            ("/", "c1", "/cg/memory/c1"),
-            ("/a", "c1", "/cg/memory/a/c1"),
-            ("/a", "/x/c1", "/cg/memory/x/c1"),
-            ("/../a", "c1", "/cg/memory/c1"),
-        ] {
-            assert_eq!(below(&tree("memory", own), path), Path::new(dir));
-        }
+    fn paths_never_climb() {
         assert!(wanted_path("/a/../../b", "c", false).is_err());
         assert_eq!(wanted_path("", "c", false).unwrap(), "c");
         assert_eq!(expand_slice("a-b.slice"), "a.slice/a-b.slice");
+        for (path, group) in [("/a//b/", "/a/b"), ("./c", "/c")] {
+            let mut config = Config::default();
+            config.linux.cgroups_path = path.to_owned();
+            let groups = Groups::new(&config, "id", false, &[]).unwrap();
+            assert_eq!(groups.path.to_string(), group);
+        }
+        let mut config = Config::default();
+        config.linux.cgroups_path = "/".to_owned();
+        assert!(Groups::new(&config, "id", false, &[]).is_err());
+    }
+
+    #[test]
+    fn only_what_is_shown_has_a_group_in_every_tree() {
+        let own = own_trees().unwrap();
+        let mut config = Config::default();
+        let groups = |config: &Config| Groups::new(config, "id", false, &own).unwrap();
+        let count = |groups: Groups| groups.hosts.others.len();
+        let named = own.iter().filter(|tree| tracks(tree)).count();
+        assert_eq!(count(groups(&config)), named);
+        config.mounts.push(crate::oci::config::Mount {
+            destination: "/sys/fs/cgroup".to_owned(),
+            kind: "cgroup".to_owned(),
+            ..Default::default()
+        });
+        let v1 = own.iter().filter(|tree| tree.is_v1()).count();
+        assert_eq!(count(groups(&config)), v1);
     }
 }

@@ -1,16 +1,24 @@
 //! Cloning a process with a plan, and the runtime's end of the talk with it.
 
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::sched::CloneFlags;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags,
+    SocketType, sendmsg, socketpair,
+};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
 use super::error::{OciError, call};
 use super::steps::{Kept, with_pid_namespace};
-use crate::child::oci::{GO, HOOKS, MAX_WORDS_BYTES, OciHanded, READY, WORDS, run};
+use crate::cgroup::Door;
+use crate::child::oci::{
+    GO, GROUPS, HOOKS, MAX_DOORS, MAX_WORDS_BYTES, OciHanded, READY, WORDS, run,
+};
 use crate::child::{Fault, REPORT_BYTES, read_report};
 use crate::plan::{OciStep, Plan, Step};
 use crate::spec::ExitStatus;
@@ -71,6 +79,8 @@ impl Drop for Launched {
 /// What the process said.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Said {
+    /// It wants into the container's groups.
+    Groups,
     /// It wants the runtime's hooks.
     Hooks,
     /// It is ready to be started.
@@ -327,6 +337,7 @@ impl Launched {
     /// Hears the next word.
     pub(super) fn listen(&self) -> Result<Said, OciError> {
         match hear(&self.sync)? {
+            Heard::Byte(GROUPS) => Ok(Said::Groups),
             Heard::Byte(HOOKS) => Ok(Said::Hooks),
             Heard::Byte(READY) => Ok(Said::Ready),
             Heard::Report(report, words) => {
@@ -336,14 +347,32 @@ impl Launched {
         }
     }
 
-    /// Expects that the process becomes ready, or says why not.
+    /// Hands the ways into the container's groups over.
+    fn hand_over(&self, doors: &[Door]) -> Result<(), OciError> {
+        let fds: Vec<_> = doors.iter().map(|(_, door)| door.as_fd()).collect();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DOORS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&fds)) {
+            return Err(OciError::Refused("too many cgroup trees".to_owned()));
+        }
+        let bytes = [IoSlice::new(&[GO])];
+        match sendmsg(&self.sync, &bytes, &mut control, SendFlags::NOSIGNAL) {
+            // It is gone; listening tells why.
+            Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
+            Err(errno) => Err(call("talk to the container's process")(errno)),
+        }
+    }
+
+    /// Expects that the process becomes ready, or says why not; `doors` are its groups.
     pub(super) fn await_ready(
         &self,
+        doors: &[Door],
         mut hooks: impl FnMut(i32) -> Result<(), OciError>,
     ) -> Result<(), OciError> {
         loop {
             match self.listen()? {
                 Said::Ready => return Ok(()),
+                Said::Groups => self.hand_over(doors)?,
                 Said::Hooks => {
                     hooks(self.pid)?;
                     self.go()?;

@@ -1,297 +1,199 @@
-//! Resources of a configuration as files of the container's cgroups.
+//! Resources of a configuration as limits of the container's groups.
 //!
-//! The specification's words are cgroup v1's; on v2 they are mapped as runc does. Pure: the list is
-//! made here and written by [`write`]. What this host has no file for is an error that names it,
-//! unless the value says "no limit" anyway.
+//! The specification's words are cgroup v1's, with memory and swap counted together; what they become
+//! as files is `cgroup`'s business, in either version. Pure. A change is one of what was there before,
+//! so that a new limit on memory alone leaves the sum as it was, as runc does.
 
-use std::path::{Path, PathBuf};
+use super::config::{BlockIo, HugepageLimit, Memory, Resources};
+use super::error::OciError;
+use crate::cgroup::{Hierarchies, io_weight};
+use crate::spec::{HugePageLimit, IoLimit, Limits};
 
-use super::config::{BlockIo, Resources};
-use super::error::{OciError, call};
-use super::groups::{Groups, pure_v2};
-
-/// One file and its value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct File {
-    pub(super) path: PathBuf,
-    pub(super) value: String,
-    /// Whether a missing file is no failure.
-    optional: bool,
+fn refuse(words: impl Into<String>) -> OciError {
+    OciError::Refused(words.into())
 }
 
-struct Files<'a> {
-    groups: &'a Groups,
-    found: Vec<File>,
+/// A number that lifts the limit when it is negative.
+fn or_unlimited(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(Limits::UNLIMITED)
 }
 
-impl Files<'_> {
-    /// A file of a v1 controller; without that controller, of a path that does not exist.
-    fn put<T: ToString + ?Sized>(&mut self, controller: &str, file: &str, value: &T) {
-        self.push(controller, file, value.to_string(), false);
-    }
-
-    fn maybe<T: ToString + ?Sized>(&mut self, controller: &str, file: &str, value: &T) {
-        self.push(controller, file, value.to_string(), true);
-    }
-
-    fn push(&mut self, controller: &str, file: &str, value: String, optional: bool) {
-        let missing = Path::new("/sys/fs/cgroup").join(controller);
-        let dir = self.groups.dir(controller).unwrap_or(&missing);
-        self.found.push(File {
-            path: dir.join(file),
-            value,
-            optional,
-        });
-    }
-}
-
-/// The files of a v1 or hybrid host.
-pub(super) fn v1(groups: &Groups, wanted: &Resources) -> Vec<File> {
-    let mut files = Files {
-        groups,
-        found: Vec::new(),
+/// `before` with everything that `wanted` says in place of what was there.
+pub(super) fn changed(
+    hosts: &Hierarchies,
+    before: &Limits,
+    wanted: &Resources,
+) -> Result<Limits, OciError> {
+    let mut change = Limits {
+        pids_max: wanted.pids.limit.map(|limit| match limit {
+            0 => Limits::UNLIMITED,
+            limit => or_unlimited(limit),
+        }),
+        ..Limits::default()
     };
-    v1_memory(&mut files, wanted);
-    v1_cpu(&mut files, wanted);
-    if let Some(limit) = wanted.pids.limit {
-        let value = if limit > 0 {
-            limit.to_string()
-        } else {
-            "max".to_owned()
-        };
-        files.put("pids", "pids.max", &value);
-    }
-    v1_block_io(&mut files, &wanted.block_io);
+    memory(before, &wanted.memory, &mut change)?;
+    cpu(wanted, &mut change)?;
+    block_io(&wanted.block_io, &mut change);
     for page in &wanted.hugepage_limits {
-        let name = format!("hugetlb.{}.limit_in_bytes", page.page_size);
-        files.put("hugetlb", &name, &page.limit);
+        change.huge_pages.push(huge_page(page)?);
     }
-    files.found
-}
-
-/// The limit on memory and swap together may never be below that on memory, so which one is written
-/// first depends on which way they move.
-fn v1_memory(files: &mut Files<'_>, wanted: &Resources) {
-    let memory = &wanted.memory;
-    let (limit_file, swap_file) = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes");
-    let current = files.groups.dir("memory").map(|dir| dir.join(limit_file));
-    let current = current.and_then(|path| std::fs::read_to_string(path).ok());
-    let current: i64 = current
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(i64::MAX);
-    let limit = memory.limit.filter(|limit| *limit != 0);
-    let swap = memory.swap.filter(|swap| *swap != 0);
-    let grows = swap.is_some_and(|swap| swap == -1 || swap > current);
-    // A kernel that does not count swap has no such file.
-    if grows && let Some(swap) = swap {
-        files.maybe("memory", swap_file, &swap);
-    }
-    if let Some(limit) = limit {
-        files.put("memory", limit_file, &limit);
-    }
-    if !grows && let Some(swap) = swap {
-        files.maybe("memory", swap_file, &swap);
-    }
-    if let Some(reservation) = memory.reservation.filter(|bytes| *bytes != 0) {
-        files.put("memory", "memory.soft_limit_in_bytes", &reservation);
-    }
-    if let Some(swappiness) = memory.swappiness {
-        files.put("memory", "memory.swappiness", &swappiness);
-    }
-    if memory.disable_oom_killer == Some(true) {
-        files.put("memory", "memory.oom_control", &1);
-    }
-}
-
-fn v1_cpu(files: &mut Files<'_>, wanted: &Resources) {
-    let cpu = &wanted.cpu;
-    if let Some(shares) = cpu.shares.filter(|shares| *shares != 0) {
-        files.put("cpu", "cpu.shares", &shares);
-    }
-    if let Some(period) = cpu.period.filter(|period| *period != 0) {
-        files.put("cpu", "cpu.cfs_period_us", &period);
-    }
-    if let Some(quota) = cpu.quota.filter(|quota| *quota != 0) {
-        files.put("cpu", "cpu.cfs_quota_us", &quota);
-    }
-    if let Some(burst) = cpu.burst {
-        files.put("cpu", "cpu.cfs_burst_us", &burst);
-    }
-    if let Some(period) = cpu.realtime_period.filter(|period| *period != 0) {
-        files.put("cpu", "cpu.rt_period_us", &period);
-    }
-    if let Some(runtime) = cpu.realtime_runtime.filter(|runtime| *runtime != 0) {
-        files.put("cpu", "cpu.rt_runtime_us", &runtime);
-    }
-    if let Some(idle) = cpu.idle {
-        files.put("cpu", "cpu.idle", &idle);
-    }
-    for (value, file) in [(&cpu.cpus, "cpuset.cpus"), (&cpu.mems, "cpuset.mems")] {
-        if !value.is_empty() {
-            files.put("cpuset", file, &value);
-        }
-    }
-}
-
-fn v1_block_io(files: &mut Files<'_>, wanted: &BlockIo) {
-    if let Some(weight) = wanted.weight.filter(|weight| *weight != 0) {
-        let blkio = files.groups.dir("blkio");
-        let bfq = blkio.is_some_and(|dir| dir.join("blkio.bfq.weight").exists());
-        let plain = blkio.is_some_and(|dir| dir.join("blkio.weight").exists());
-        if bfq {
-            files.put("blkio", "blkio.bfq.weight", &weight);
-        } else if plain {
-            files.put("blkio", "blkio.weight", &weight);
-        } else {
-            // No I/O scheduler with weights: runc lets it pass as well.
-            files.maybe("blkio", "blkio.weight", &weight);
-        }
-    }
-    for device in &wanted.weight_device {
-        if let Some(weight) = device.weight {
-            let value = format!("{}:{} {weight}", device.major, device.minor);
-            files.maybe("blkio", "blkio.weight_device", &value);
-        }
-    }
-    for (devices, file) in [
-        (&wanted.throttle_read_bps_device, "read_bps"),
-        (&wanted.throttle_write_bps_device, "write_bps"),
-        (&wanted.throttle_read_iops_device, "read_iops"),
-        (&wanted.throttle_write_iops_device, "write_iops"),
-    ] {
-        for device in devices {
-            let value = format!("{}:{} {}", device.major, device.minor, device.rate);
-            files.put("blkio", &format!("blkio.throttle.{file}_device"), &value);
-        }
-    }
-}
-
-/// "No limit" of v2.
-fn or_max(value: i64) -> String {
-    if value < 0 {
-        "max".to_owned()
+    if hosts.pure_v2 {
+        unified(hosts, wanted, &mut change)?;
     } else {
-        value.to_string()
+        only_v1(wanted, &mut change)?;
     }
+    let limits = before.changed(&change);
+    limits.check().map_err(|error| refuse(error.to_string()))?;
+    Ok(limits)
 }
 
-/// The files of a v2 host.
-pub(super) fn v2(groups: &Groups, wanted: &Resources) -> Result<Vec<File>, OciError> {
-    let mut files = Files {
-        groups,
-        found: Vec::new(),
+fn memory(before: &Limits, wanted: &Memory, change: &mut Limits) -> Result<(), OciError> {
+    let too_small = || refuse("memory+swap limit should be >= memory limit");
+    let limit = wanted.limit.filter(|bytes| *bytes != 0).map(or_unlimited);
+    let sum = wanted.swap.filter(|bytes| *bytes != 0).map(or_unlimited);
+    let low = wanted.reservation.filter(|bytes| *bytes != 0);
+    change.memory_low_bytes = low.map(or_unlimited);
+    change.memory_bytes = limit;
+    let now = limit.or(before.memory_bytes);
+    let sum_before = || {
+        let swap = before.swap_bytes.unwrap_or(Limits::UNLIMITED);
+        before
+            .memory_bytes
+            .map_or(swap, |memory| memory.saturating_add(swap))
     };
+    let sum = match (sum, limit) {
+        (Some(sum), _) => sum,
+        // Who lifts the limit on memory means swap as well.
+        (None, Some(Limits::UNLIMITED)) => Limits::UNLIMITED,
+        (None, Some(_)) => sum_before(),
+        (None, None) => return Ok(()),
+    };
+    change.swap_bytes = match now {
+        // Nothing is limited: lifting what is not there is done.
+        None if sum == Limits::UNLIMITED => None,
+        Some(_) if sum == Limits::UNLIMITED => Some(Limits::UNLIMITED),
+        now => {
+            let alone = now.and_then(|memory| sum.checked_sub(memory));
+            Some(alone.ok_or_else(too_small)?)
+        }
+    };
+    Ok(())
+}
+
+fn cpu(wanted: &Resources, change: &mut Limits) -> Result<(), OciError> {
+    let cpu = &wanted.cpu;
+    change.cpu_shares = cpu.shares.filter(|shares| *shares != 0);
+    change.cpu_period_us = cpu.period.filter(|period| *period != 0);
+    change.cpu_quota_us = cpu.quota.filter(|quota| *quota != 0).map(or_unlimited);
+    change.cpu_burst_us = cpu.burst;
+    change.cpu_idle = match cpu.idle {
+        None => None,
+        Some(idle @ 0..=1) => Some(idle == 1),
+        Some(other) => return Err(refuse(format!("cpu.idle: {other} is neither 0 nor 1"))),
+    };
+    let list = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    change.cpuset_cpus = list(&cpu.cpus);
+    change.cpuset_mems = list(&cpu.mems);
+    Ok(())
+}
+
+/// One rate of a device.
+type Pick = fn(&mut IoLimit) -> &mut Option<u64>;
+
+fn block_io(wanted: &BlockIo, change: &mut Limits) {
+    let weight = |weight: Option<u16>| weight.filter(|weight| *weight != 0).map(io_weight);
+    change.io_weight = weight(wanted.weight);
+    let devices = &mut change.io_devices;
+    let of = |devices: &mut Vec<IoLimit>, major, minor| {
+        let same = |known: &IoLimit| (known.major, known.minor) == (major, minor);
+        devices.iter().position(same).unwrap_or_else(|| {
+            let new = IoLimit {
+                major,
+                minor,
+                ..IoLimit::default()
+            };
+            devices.push(new);
+            devices.len() - 1
+        })
+    };
+    for device in &wanted.weight_device {
+        let at = of(devices, device.major, device.minor);
+        devices[at].weight = weight(device.weight);
+    }
+    let picks: [(_, Pick); 4] = [
+        (&wanted.throttle_read_bps_device, |l| &mut l.read_bytes),
+        (&wanted.throttle_write_bps_device, |l| &mut l.write_bytes),
+        (&wanted.throttle_read_iops_device, |l| &mut l.read_ops),
+        (&wanted.throttle_write_iops_device, |l| &mut l.write_ops),
+    ];
+    for (throttled, pick) in picks {
+        for device in throttled {
+            let at = of(devices, device.major, device.minor);
+            // 0 is v1's word for no limit.
+            let rate = Some(device.rate).filter(|rate| *rate != 0);
+            *pick(&mut devices[at]) = Some(rate.unwrap_or(Limits::UNLIMITED));
+        }
+    }
+}
+
+fn huge_page(wanted: &HugepageLimit) -> Result<HugePageLimit, OciError> {
+    const UNITS: [(&str, u64); 3] = [("KB", 1 << 10), ("MB", 1 << 20), ("GB", 1 << 30)];
+    let size = &wanted.page_size;
+    let bytes = UNITS.iter().find_map(|(unit, factor)| {
+        let count: u64 = size.strip_suffix(unit)?.parse().ok()?;
+        count.checked_mul(*factor)
+    });
+    let page_bytes = bytes.ok_or_else(|| refuse(format!("invalid hugepage size {size:?}")))?;
+    Ok(HugePageLimit {
+        page_bytes,
+        bytes: wanted.limit,
+    })
+}
+
+/// What v2 has nothing like, and runc passes over there.
+fn only_v1(wanted: &Resources, change: &mut Limits) -> Result<(), OciError> {
+    if !wanted.unified.is_empty() {
+        let words = "invalid configuration: cannot use unified on cgroup v1";
+        return Err(refuse(words));
+    }
     let (memory, cpu) = (&wanted.memory, &wanted.cpu);
-    if let Some(swap) = memory.swap.filter(|swap| *swap != 0) {
-        // v2 counts swap alone.
-        let alone = match (swap, memory.limit) {
-            (-1, _) => "max".to_owned(),
-            (swap, Some(limit)) if limit > 0 && swap >= limit => (swap - limit).to_string(),
-            _ => {
-                return Err(OciError::Refused(
-                    "memory+swap limit should be >= memory limit".to_owned(),
-                ));
-            }
-        };
-        files.put("", "memory.swap.max", &alone);
-    }
-    if let Some(limit) = memory.limit.filter(|limit| *limit != 0) {
-        files.put("", "memory.max", &or_max(limit));
-    }
-    if let Some(low) = memory.reservation.filter(|low| *low != 0) {
-        files.put("", "memory.low", &or_max(low));
-    }
-    if let Some(shares) = cpu.shares.filter(|shares| *shares != 0) {
-        let shares = shares.clamp(2, 262_144);
-        files.put("", "cpu.weight", &(1 + (shares - 2) * 9999 / 262_142));
-    }
-    let (quota, period) = (
-        cpu.quota.filter(|q| *q != 0),
-        cpu.period.filter(|p| *p != 0),
-    );
-    if quota.is_some() || period.is_some() {
-        let quota = quota.filter(|quota| *quota > 0).map_or(-1, |quota| quota);
-        let value = format!("{} {}", or_max(quota), period.unwrap_or(100_000));
-        files.put("", "cpu.max", &value);
-    }
-    if let Some(burst) = cpu.burst {
-        files.put("", "cpu.max.burst", &burst);
-    }
-    if let Some(idle) = cpu.idle {
-        files.put("", "cpu.idle", &idle);
-    }
-    for (value, file) in [(&cpu.cpus, "cpuset.cpus"), (&cpu.mems, "cpuset.mems")] {
-        if !value.is_empty() {
-            files.put("", file, &value);
-        }
-    }
-    if let Some(limit) = wanted.pids.limit {
-        files.put("", "pids.max", &or_max(if limit == 0 { -1 } else { limit }));
-    }
-    v2_block_io(&mut files, &wanted.block_io);
-    for page in &wanted.hugepage_limits {
-        let name = format!("hugetlb.{}.max", page.page_size);
-        files.put("", &name, &page.limit);
-    }
-    v2_raw(&mut files, wanted)?;
-    Ok(files.found)
-}
-
-fn v2_block_io(files: &mut Files<'_>, wanted: &BlockIo) {
-    if let Some(weight) = wanted.weight.filter(|weight| *weight != 0) {
-        let weight = u64::from(weight.clamp(10, 1000));
-        files.maybe("", "io.bfq.weight", &weight);
-        files.maybe("", "io.weight", &(1 + (weight - 10) * 9999 / 990));
-    }
-    for (devices, key) in [
-        (&wanted.throttle_read_bps_device, "rbps"),
-        (&wanted.throttle_write_bps_device, "wbps"),
-        (&wanted.throttle_read_iops_device, "riops"),
-        (&wanted.throttle_write_iops_device, "wiops"),
+    let period = cpu.realtime_period.filter(|period| *period != 0);
+    let runtime = cpu.realtime_runtime.filter(|runtime| *runtime != 0);
+    let no_killer = memory.disable_oom_killer == Some(true);
+    // The kernel takes a runtime only within the period, which comes first by its name.
+    for (file, value) in [
+        ("cpu.rt_period_us", period.map(|value| value.to_string())),
+        ("cpu.rt_runtime_us", runtime.map(|value| value.to_string())),
+        (
+            "memory.swappiness",
+            memory.swappiness.map(|value| value.to_string()),
+        ),
+        ("memory.oom_control", no_killer.then(|| "1".to_owned())),
     ] {
-        for device in devices {
-            let value = format!("{}:{} {key}={}", device.major, device.minor, device.rate);
-            files.put("", "io.max", &value);
-        }
-    }
-}
-
-/// Files by their own names; one that is no plain name would reach outside the group.
-fn v2_raw(files: &mut Files<'_>, wanted: &Resources) -> Result<(), OciError> {
-    for (file, value) in &wanted.unified {
-        if file.contains('/') || !file.contains('.') || file.starts_with('.') {
-            return Err(OciError::Refused(format!(
-                "unified resource {file:?} must be a file name (no slashes)"
-            )));
-        }
-        for line in value.lines().filter(|line| !line.trim().is_empty()) {
-            files.put("", file, &line);
-        }
+        let entry = value.map(|value| (file.to_owned(), value));
+        change.raw_v1.extend(entry);
     }
     Ok(())
 }
 
-/// Writes the limits.
-pub(super) fn write(groups: &Groups, wanted: &Resources) -> Result<(), OciError> {
-    let files = if pure_v2() {
-        v2(groups, wanted)?
-    } else {
-        if !wanted.unified.is_empty() {
-            return Err(OciError::Refused(
-                "invalid configuration: cannot use unified on cgroup v1".to_owned(),
-            ));
+/// Files of v2 by their own names; one that is no plain name would reach outside the group.
+fn unified(hosts: &Hierarchies, wanted: &Resources, change: &mut Limits) -> Result<(), OciError> {
+    for (file, value) in &wanted.unified {
+        if file.contains('/') {
+            let words = format!("unified resource {file:?} must be a file name (no slashes)");
+            return Err(refuse(words));
         }
-        v1(groups, wanted)
-    };
-    for file in files {
-        match std::fs::write(&file.path, &file.value) {
-            Err(error) if file.optional && error.kind() == std::io::ErrorKind::NotFound => {}
-            done => done.map_err(call(format!(
-                "write {:?} to {}",
-                file.value,
-                file.path.display()
-            )))?,
+        let Some((controller, _)) = file.split_once('.') else {
+            let words =
+                format!("unified resource {file:?} must be in the form CONTROLLER.PARAMETER");
+            return Err(refuse(words));
+        };
+        if !hosts.controllers.contains(controller) {
+            return Err(refuse(format!(
+                "unified resource {file:?} can't be set: controller {controller:?} not available"
+            )));
         }
+        change.raw.insert(file.clone(), value.clone());
     }
     Ok(())
 }
@@ -300,83 +202,108 @@ pub(super) fn write(groups: &Groups, wanted: &Resources) -> Result<(), OciError>
 mod tests {
     use super::*;
 
-    fn groups() -> Groups {
-        let dirs = ["memory", "cpu", "pids", "blkio", "cpuset"];
-        let dirs = dirs.iter().map(|name| {
+    fn hosts(pure_v2: bool) -> Hierarchies {
+        Hierarchies {
+            pure_v2,
+            controllers: ["memory".to_owned()].into(),
+            ..Hierarchies::default()
+        }
+    }
+
+    fn changed_by(before: &Limits, pure_v2: bool, text: &str) -> Result<Limits, String> {
+        let wanted = serde_json::from_str(text).unwrap();
+        changed(&hosts(pure_v2), before, &wanted).map_err(|error| error.to_string())
+    }
+
+    fn limits(text: &str) -> Limits {
+        changed_by(&Limits::default(), false, text).unwrap()
+    }
+
+    #[test]
+    fn numbers_keep_their_meaning() {
+        let found = limits(
+            r#"{"memory":{"limit":1048576,"reservation":0},"cpu":{"shares":7,"quota":-1,
+            "period":1000,"cpus":"0","idle":1,"realtimePeriod":9},"pids":{"limit":0},
+            "blockIO":{"weight":500,"throttleReadIOPSDevice":[{"major":8,"minor":0,"rate":5}],
+            "throttleWriteBpsDevice":[{"major":8,"minor":0,"rate":0}]},
+            "hugepageLimits":[{"pageSize":"2MB","limit":4}]}"#,
+        );
+        let wanted = Limits {
+            memory_bytes: Some(1 << 20),
+            // Nothing was said of swap.
+            swap_bytes: Some(Limits::UNLIMITED),
+            cpu_shares: Some(7),
+            cpu_quota_us: Some(Limits::UNLIMITED),
+            cpu_period_us: Some(1000),
+            cpu_idle: Some(true),
+            cpuset_cpus: Some("0".to_owned()),
+            pids_max: Some(Limits::UNLIMITED),
+            io_weight: Some(4950),
+            io_devices: vec![IoLimit {
+                major: 8,
+                read_ops: Some(5),
+                write_bytes: Some(Limits::UNLIMITED),
+                ..IoLimit::default()
+            }],
+            huge_pages: vec![HugePageLimit {
+                page_bytes: 2 << 20,
+                bytes: 4,
+            }],
+            raw_v1: [("cpu.rt_period_us".to_owned(), "9".to_owned())].into(),
+            ..Limits::default()
+        };
+        assert_eq!(found, wanted);
+    }
+
+    #[test]
+    fn memory_and_swap_are_a_sum_that_stays() {
+        let sum = |limits: &Limits| (limits.memory_bytes, limits.swap_bytes);
+        let before = limits(r#"{"memory":{"limit":100,"swap":150}}"#);
+        assert_eq!(sum(&before), (Some(100), Some(50)));
+        let after = |text: &str| changed_by(&before, false, text);
+        let smaller = after(r#"{"memory":{"limit":80}}"#).unwrap();
+        assert_eq!(sum(&smaller), (Some(80), Some(70)));
+        let more = after(r#"{"memory":{"swap":-1}}"#).unwrap();
+        assert_eq!(sum(&more), (Some(100), Some(Limits::UNLIMITED)));
+        let lifted = after(r#"{"memory":{"limit":-1}}"#).unwrap();
+        let unlimited = Some(Limits::UNLIMITED);
+        assert_eq!(sum(&lifted), (unlimited, unlimited));
+        assert_eq!(sum(&limits(r#"{"memory":{"swap":-1}}"#)), (None, None));
+        for text in [r#"{"memory":{"limit":200}}"#, r#"{"memory":{"swap":50}}"#] {
+            let words = after(text).unwrap_err();
+            assert_eq!(words, "memory+swap limit should be >= memory limit");
+        }
+    }
+
+    #[test]
+    fn raw_files_are_v2s() {
+        let v2 = |text: &str| changed_by(&Limits::default(), true, text);
+        let found = v2(r#"{"unified":{"memory.high":"50"},"memory":{"swappiness":1}}"#).unwrap();
+        assert_eq!(found.raw["memory.high"], "50");
+        assert_eq!(found.raw_v1.len(), 0);
+        for (text, words) in [
             (
-                (*name).to_owned(),
-                Path::new("/nowhere").join(name).join("c"),
-            )
-        });
-        Groups {
-            dirs: dirs.collect(),
-        }
-    }
-
-    fn resources(text: &str) -> Resources {
-        serde_json::from_str(text).unwrap()
-    }
-
-    fn shown(files: &[File]) -> Vec<String> {
-        let name = |file: &File| {
-            file.path
-                .file_name()
-                .unwrap()
-                .to_string_lossy()
-                .into_owned()
-        };
-        files
-            .iter()
-            .map(|file| format!("{}={}", name(file), file.value))
-            .collect()
-    }
-
-    #[test]
-    fn v1_files_are_the_words_of_the_specification() {
-        let wanted = resources(
-            r#"{"memory":{"limit":1048576,"swap":-1,"reservation":0},"cpu":{"shares":7,
-            "quota":-1,"period":1000,"cpus":"0"},"pids":{"limit":0},"blockIO":
-            {"throttleReadIOPSDevice":[{"major":8,"minor":0,"rate":5}]}}"#,
-        );
-        assert_eq!(
-            shown(&v1(&groups(), &wanted)),
-            [
-                "memory.memsw.limit_in_bytes=-1",
-                "memory.limit_in_bytes=1048576",
-                "cpu.shares=7",
-                "cpu.cfs_period_us=1000",
-                "cpu.cfs_quota_us=-1",
-                "cpuset.cpus=0",
-                "pids.max=max",
-                "blkio.throttle.read_iops_device=8:0 5",
-            ]
-        );
-    }
-
-    #[test]
-    fn v2_counts_swap_alone_and_takes_raw_files() {
-        let unified = Groups {
-            dirs: vec![(String::new(), PathBuf::from("/nowhere"))],
-        };
-        let wanted = resources(
-            r#"{"memory":{"limit":100,"swap":150},"cpu":{"shares":1024,"quota":5000},
-            "unified":{"memory.high":"50"}}"#,
-        );
-        assert_eq!(
-            shown(&v2(&unified, &wanted).unwrap()),
-            [
-                "memory.swap.max=50",
-                "memory.max=100",
-                "cpu.weight=39",
-                "cpu.max=5000 100000",
-                "memory.high=50",
-            ]
-        );
-        for text in [
-            r#"{"unified":{"../x.y":"1"}}"#,
-            r#"{"memory":{"limit":100,"swap":50}}"#,
+                r#"{"unified":{"../x.y":"1"}}"#,
+                "must be a file name (no slashes)",
+            ),
+            (r#"{"unified":{"x":"1"}}"#, "CONTROLLER.PARAMETER"),
+            (
+                r#"{"unified":{"io.max":"1"}}"#,
+                "controller \"io\" not available",
+            ),
         ] {
-            assert!(v2(&unified, &resources(text)).is_err(), "{text}");
+            let refused = v2(text).unwrap_err();
+            assert!(refused.contains(words), "{refused}");
         }
+        let refused = changed_by(
+            &Limits::default(),
+            false,
+            r#"{"unified":{"memory.high":"1"}}"#,
+        );
+        assert!(
+            refused
+                .unwrap_err()
+                .contains("cannot use unified on cgroup v1")
+        );
     }
 }

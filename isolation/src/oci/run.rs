@@ -75,7 +75,7 @@ pub fn run(global: &Global, run: &Run) -> Result<u8, OciError> {
     if !run.keep {
         // Somebody else may have deleted it already.
         match Place::find_locked(&global.root, &run.create.id) {
-            Ok(place) => destroy(global, place, &stored)?,
+            Ok(place) => destroy(global, place, &stored, &config)?,
             Err(OciError::Missing) => {}
             Err(error) => return Err(error),
         }

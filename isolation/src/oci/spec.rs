@@ -13,7 +13,7 @@ const CAPABILITIES: [&str; 3] = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SE
 pub fn spec() -> Value {
     let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| json!({"destination": destination, "type": kind, "source": source, "options": options});
     // On v1 every tree would need a mount of its own to be seen from there.
-    let cgroup = super::groups::pure_v2().then_some("cgroup");
+    let cgroup = crate::cgroup::is_pure_v2().then_some("cgroup");
     let kinds = ["pid", "network", "ipc", "uts", "mount"];
     let kinds = kinds.into_iter().chain(cgroup);
     let namespaces: Vec<Value> = kinds.map(|kind| json!({"type": kind})).collect();

@@ -1,4 +1,8 @@
 //! `events --stats`: what a container uses, in the form that runc writes.
+//!
+//! The numbers are those of every container ([`crate::cgroup::Usage`]). Read here are only the lines of
+//! `memory.stat` and the times of single CPUs, which runc's form repeats as they are and nobody else
+//! asks for.
 
 use std::path::Path;
 
@@ -8,27 +12,10 @@ use super::Global;
 use super::error::OciError;
 use super::groups::Groups;
 use super::state::{Place, Status};
+use crate::cgroup::{IoUsage, Usage};
 
-fn text(dir: Option<&Path>, file: &str) -> String {
-    dir.and_then(|dir| std::fs::read_to_string(dir.join(file)).ok())
-        .unwrap_or_default()
-}
-
-fn number(dir: Option<&Path>, file: &str) -> u64 {
-    text(dir, file).trim().parse().unwrap_or(0)
-}
-
-/// The numbers of a flat keyed file.
-fn keyed(text: &str) -> Map<String, Value> {
-    let pair = |line: &str| {
-        let (name, value) = line.split_once(' ')?;
-        Some((
-            name.to_owned(),
-            Value::from(value.trim().parse::<u64>().ok()?),
-        ))
-    };
-    text.lines().filter_map(pair).collect()
-}
+/// What runc tells for no limit: v1's largest page-aligned number, and the largest number on v2.
+const NO_V1_LIMIT: u64 = 0x7fff_ffff_ffff_f000;
 
 /// One line of JSON.
 ///
@@ -40,99 +27,91 @@ pub fn statistics(global: &Global, id: &str) -> Result<String, OciError> {
     if place.status(&stored) == Status::Stopped {
         return Err(OciError::NotRunning);
     }
-    let data = if super::groups::pure_v2() {
-        v2(&stored.groups)
-    } else {
-        v1(&stored.groups)
-    };
+    let usage = stored.groups.usage().ok_or(OciError::NotRunning)?;
+    let data = data(&stored.groups, &usage);
     Ok(json!({"type": "stats", "id": id, "data": data}).to_string())
 }
 
-fn v1(groups: &Groups) -> Value {
-    let dir = |name| groups.dir(name);
-    let cpu = dir("cpuacct");
-    let per_cpu: Vec<u64> = text(cpu, "cpuacct.usage_percpu")
-        .split_whitespace()
-        .filter_map(|word| word.parse().ok())
-        .collect();
-    let throttled = keyed(&text(dir("cpu"), "cpu.stat"));
-    let memory = |prefix: &str| {
-        let file = |name: &str| number(dir("memory"), &format!("memory.{prefix}{name}"));
-        json!({
-            "limit": file("limit_in_bytes"),
-            "usage": file("usage_in_bytes"),
-            "max": file("max_usage_in_bytes"),
-            "failcnt": file("failcnt"),
-        })
+fn data(groups: &Groups, usage: &Usage) -> Value {
+    let raw = lines(groups);
+    let unlimited = if groups.pure_v2() {
+        u64::MAX
+    } else {
+        NO_V1_LIMIT
     };
-    let raw = keyed(&text(dir("memory"), "memory.stat"));
-    let times = keyed(&text(cpu, "cpuacct.stat"));
-    // Ticks of 10 ms (USER_HZ is 100 on every architecture that Linux runs containers on).
-    let tick = |name: &str| times.get(name).and_then(Value::as_u64).unwrap_or(0) * 10_000_000;
     json!({
         "cpu": {
             "usage": {
-                "total": number(cpu, "cpuacct.usage"),
-                "percpu": per_cpu,
-                "kernel": tick("system"),
-                "user": tick("user"),
+                "total": usage.cpu_ns,
+                "percpu": per_cpu(groups),
+                "kernel": usage.cpu_system_ns,
+                "user": usage.cpu_user_ns,
             },
             "throttling": {
-                "periods": throttled.get("nr_periods"),
-                "throttledPeriods": throttled.get("nr_throttled"),
-                "throttledTime": throttled.get("throttled_time"),
+                "periods": usage.cpu_periods,
+                "throttledPeriods": usage.cpu_throttled_periods,
+                "throttledTime": usage.cpu_throttled_ns,
             },
         },
         "memory": {
-            "cache": raw.get("cache"),
-            "usage": memory(""),
-            "swap": memory("memsw."),
-            "kernel": memory("kmem."),
-            "kernelTCP": memory("kmem.tcp."),
+            "cache": raw.get("cache").or_else(|| raw.get("file")),
+            "usage": {
+                "limit": usage.memory_limit_bytes.unwrap_or(unlimited),
+                "usage": usage.memory_bytes,
+                "max": usage.memory_peak_bytes,
+                "failcnt": usage.memory_refusals,
+            },
+            "swap": {"usage": usage.memory_bytes.saturating_add(usage.swap_bytes)},
             "raw": raw,
         },
-        "pids": {
-            "current": number(dir("pids"), "pids.current"),
-            "limit": number(dir("pids"), "pids.max"),
+        "pids": {"current": usage.pids, "limit": usage.pids_max.unwrap_or(0)},
+        "blkio": {
+            "ioServiceBytesRecursive": operations(&usage.io, |io| (io.read_bytes, io.written_bytes)),
+            "ioServicedRecursive": operations(&usage.io, |io| (io.reads, io.writes)),
         },
-        "blkio": {},
-        "hugetlb": {},
+        "hugetlb": huge_pages(usage),
         "intel_rdt": {},
         "network_interfaces": null,
     })
 }
 
-fn v2(groups: &Groups) -> Value {
-    let dir = groups.unified();
-    let cpu = keyed(&text(dir, "cpu.stat"));
-    let nanoseconds = |name: &str| cpu.get(name).and_then(Value::as_u64).unwrap_or(0) * 1000;
-    let raw = keyed(&text(dir, "memory.stat"));
-    json!({
-        "cpu": {
-            "usage": {
-                "total": nanoseconds("usage_usec"),
-                "kernel": nanoseconds("system_usec"),
-                "user": nanoseconds("user_usec"),
-            },
-            "throttling": {
-                "periods": cpu.get("nr_periods"),
-                "throttledPeriods": cpu.get("nr_throttled"),
-                "throttledTime": nanoseconds("throttled_usec"),
-            },
-        },
-        "memory": {
-            "cache": raw.get("file"),
-            "usage": {
-                "limit": number(dir, "memory.max"),
-                "usage": number(dir, "memory.current"),
-                "failcnt": 0,
-            },
-            "raw": raw,
-        },
-        "pids": {"current": number(dir, "pids.current"), "limit": number(dir, "pids.max")},
-        "blkio": {},
-        "hugetlb": {},
-        "intel_rdt": {},
-        "network_interfaces": null,
-    })
+fn operations(usage: &[IoUsage], pick: impl Fn(&IoUsage) -> (u64, u64)) -> Vec<Value> {
+    let entry = |io: &IoUsage, op: &str, value: u64| json!({"major": io.major, "minor": io.minor, "op": op, "value": value});
+    let both = |io: &IoUsage| {
+        let (reads, writes) = pick(io);
+        [entry(io, "Read", reads), entry(io, "Write", writes)]
+    };
+    usage.iter().flat_map(both).collect()
+}
+
+fn huge_pages(usage: &Usage) -> Map<String, Value> {
+    let entry = |(size, bytes): &(u64, u64)| {
+        let name = crate::cgroup::huge_page_name(*size);
+        (name, json!({"usage": bytes}))
+    };
+    usage.huge_pages.iter().map(entry).collect()
+}
+
+fn text(dir: Option<&Path>, file: &str) -> String {
+    dir.and_then(|dir| std::fs::read_to_string(dir.join(file)).ok())
+        .unwrap_or_default()
+}
+
+/// The lines of `memory.stat`, the same form in both versions.
+fn lines(groups: &Groups) -> Map<String, Value> {
+    let dir = groups.dir("memory").or_else(|| groups.unified());
+    let pair = |line: &str| {
+        let (name, value) = line.split_once(' ')?;
+        let value = value.trim().parse::<u64>().ok()?;
+        Some((name.to_owned(), Value::from(value)))
+    };
+    let text = text(dir.as_deref(), "memory.stat");
+    text.lines().filter_map(pair).collect()
+}
+
+/// Nanoseconds of each CPU; v2 does not tell them.
+fn per_cpu(groups: &Groups) -> Vec<u64> {
+    let text = text(groups.dir("cpuacct").as_deref(), "cpuacct.usage_percpu");
+    let words = text.split_whitespace();
+    words.filter_map(|word| word.parse().ok()).collect()
 }

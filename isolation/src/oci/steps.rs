@@ -23,9 +23,10 @@ pub(super) use process::{
     ProcessPlan, capability_names, capability_warnings, home, parse_capability, schedule,
 };
 
-use super::config::{Config, NamespaceKind, Process};
+use super::config::{Config, Hooks, NamespaceKind, Process};
 use super::error::OciError;
-use super::groups::{Door, Groups, Tree};
+use super::groups::Groups;
+use crate::cgroup::{Door, OwnTree};
 use crate::plan::{Command, InRoot, OciHook, OciStep, Plan, Step};
 use crate::seccomp::Program;
 
@@ -48,10 +49,10 @@ pub(super) struct Input<'a> {
     pub(super) process: &'a Process,
     pub(super) bundle: &'a Path,
     pub(super) rootfs: &'a Path,
-    pub(super) trees: &'a [Tree],
+    pub(super) trees: &'a [OwnTree],
     pub(super) groups: &'a Groups,
-    /// Open `tasks` files, with their directories.
-    pub(super) doors: Vec<Door>,
+    /// Open `tasks` files, with their directories; None: the process asks for them.
+    pub(super) doors: Option<Vec<Door>>,
     /// Where the terminal's master goes.
     pub(super) console: Option<i32>,
     /// Files with the container's state, for hooks of the container: while it is made, once it is.
@@ -99,7 +100,13 @@ pub(super) fn container(
     let config = input.config;
     let mut steps = Vec::with_capacity(64);
     namespaces.steps(&mut steps);
-    cgroup_steps(std::mem::take(&mut input.doors), kept, &mut steps);
+    // The runtime makes the groups meanwhile, so the later they are asked for the less they cost.
+    let doors = input.doors.take();
+    let late = doors.is_none();
+    if let Some(doors) = doors {
+        cgroup_steps(doors, kept, &mut steps);
+        namespaces.cgroup_steps(&mut steps);
+    }
     namespaces.late_steps(config, &mut steps)?;
     kernel_settings(config, &mut steps)?;
     let propagation = mounts::propagation(&config.linux.rootfs_propagation)?;
@@ -124,6 +131,13 @@ pub(super) fn container(
     };
     let read_only = mounts::steps(&context, kept, &mut steps)?;
     devices::steps(config, namespaces, kept, &mut steps)?;
+    if late {
+        // On v2 the process was born in its only one.
+        if !input.groups.pure_v2() {
+            steps.push(oci(OciStep::JoinGroups));
+        }
+        namespaces.cgroup_steps(&mut steps);
+    }
     let created = runtime_steps(&input, &mut steps)?;
     guards(config, read_only, input.process, &mut steps)?;
     steps.push(if input.no_pivot {
@@ -151,14 +165,7 @@ fn runtime_steps(input: &Input<'_>, steps: &mut Vec<Step>) -> Result<i32, OciErr
         }));
     }
     let hooks = &input.config.hooks;
-    // The container's own need to be told its process id, too.
-    let all = [
-        &hooks.prestart,
-        &hooks.create_runtime,
-        &hooks.create_container,
-        &hooks.start_container,
-    ];
-    if all.iter().any(|list| !list.is_empty()) {
+    if wants_runtime(hooks) {
         steps.push(oci(OciStep::RuntimeHooks));
     }
     let (creating, created) = input.hook_states.unwrap_or((-1, -1));
@@ -207,6 +214,17 @@ fn last(
     let terminal = input.console.is_some();
     let birth = input.apart.then(|| oci(OciStep::Birth { terminal }));
     plan.finish(steps, birth, filter, after)
+}
+
+/// Whether the runtime has hooks to run, or to tell the process id: the container's own need it, too.
+fn wants_runtime(hooks: &Hooks) -> bool {
+    let all = [
+        &hooks.prestart,
+        &hooks.create_runtime,
+        &hooks.create_container,
+        &hooks.start_container,
+    ];
+    all.iter().any(|list| !list.is_empty())
 }
 
 fn cgroup_steps(doors: Vec<Door>, kept: &mut Kept, steps: &mut Vec<Step>) {

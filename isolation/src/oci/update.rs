@@ -3,7 +3,6 @@
 use super::Global;
 use super::config::{MAX_CONFIG_BYTES, Resources};
 use super::error::OciError;
-use super::limits;
 use super::state::{Place, Status};
 
 /// `pause`.
@@ -47,7 +46,7 @@ pub struct Update {
 /// It is not there, has no process, or a limit is refused.
 pub fn update(global: &Global, id: &str, update: Update) -> Result<(), OciError> {
     let place = Place::find_locked(&global.root, id)?;
-    let stored = place.load()?;
+    let mut stored = place.load()?;
     if matches!(place.status(&stored), Status::Stopped | Status::Creating) {
         return Err(OciError::NotRunning);
     }
@@ -61,5 +60,6 @@ pub fn update(global: &Global, id: &str, update: Update) -> Result<(), OciError>
         })?,
         None => update.resources,
     };
-    limits::write(&stored.groups, &resources)
+    stored.groups.update(&resources)?;
+    place.store(&stored)
 }

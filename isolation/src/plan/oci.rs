@@ -34,6 +34,9 @@ pub(crate) enum OciStep {
     AwaitMaps,
     /// Enter the user namespace's root without waiting: it is joined.
     BecomeRoot,
+    /// Ask the runtime, which makes the container's groups meanwhile, for their open `tasks` files,
+    /// and move this process by each.
+    JoinGroups,
     /// Move this process by an open `tasks` or `cgroup.procs` file.
     JoinCgroup {
         /// The file, open for writing.
@@ -309,6 +312,7 @@ impl fmt::Display for OciStep {
             Self::Join { path, .. } => write!(f, "join the namespace {path}"),
             Self::AwaitMaps => f.write_str("become root of the user namespace"),
             Self::BecomeRoot => f.write_str("become root of the joined user namespace"),
+            Self::JoinGroups => f.write_str("join the cgroups"),
             Self::JoinCgroup { path, .. } => write!(f, "join cgroup {path}"),
             Self::TimeNamespace { .. } => f.write_str("make the time namespace"),
             Self::ProcWrite { path, value } => write!(

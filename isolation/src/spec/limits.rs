@@ -65,6 +65,8 @@ pub struct Limits {
     pub huge_pages: Vec<HugePageLimit>,
     /// Raw cgroup v2 files and their values, written after everything else (`unified` of OCI).
     pub raw: BTreeMap<String, String>,
+    /// Raw cgroup v1 files of `cpu` and `memory` and their values: what v2 has nothing like.
+    pub raw_v1: BTreeMap<String, String>,
 }
 
 /// What one block device may be asked for per second; [`Limits::UNLIMITED`] lifts a limit.
@@ -162,9 +164,16 @@ impl Limits {
         Ok(())
     }
 
+    /// Whether block I/O is weighed, as a whole or of any device.
+    pub(crate) fn weighs_io(&self) -> bool {
+        let mut devices = self.io_devices.iter();
+        self.io_weight.is_some() || devices.any(|device| device.weight.is_some())
+    }
+
     fn check_raw(&self) -> Result<(), SpecError> {
-        super::bound("raw cgroup files", self.raw.len(), MAX_RAW_FILES)?;
-        for (file, value) in &self.raw {
+        let count = self.raw.len() + self.raw_v1.len();
+        super::bound("raw cgroup files", count, MAX_RAW_FILES)?;
+        for (file, value) in self.raw.iter().chain(&self.raw_v1) {
             // A name such as `cgroup.procs` would move the container: those are not limits.
             let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'.' || b == b'-';
             let shaped = !file.starts_with('.') && file.contains('.') && file.bytes().all(plain);
@@ -197,6 +206,8 @@ impl Limits {
         }
         let mut raw = self.raw.clone();
         raw.extend(change.raw.clone());
+        let mut raw_v1 = self.raw_v1.clone();
+        raw_v1.extend(change.raw_v1.clone());
         let text = |new: &Option<String>, old: &Option<String>| new.clone().or_else(|| old.clone());
         Self {
             cpu_shares: change.cpu_shares.or(self.cpu_shares),
@@ -215,6 +226,7 @@ impl Limits {
             io_devices,
             huge_pages,
             raw,
+            raw_v1,
         }
     }
 }

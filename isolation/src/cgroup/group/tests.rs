@@ -269,6 +269,62 @@ fn a_group_at_any_path_filters_as_told() {
 }
 
 #[test]
+fn what_is_shown_to_others_has_a_directory_in_their_trees_too() {
+    let hosts = Hierarchies {
+        others: ["cpuset", "cpu", "systemd"]
+            .into_iter()
+            .filter_map(tree)
+            .collect(),
+        ..hybrid()
+    };
+    let path = CgroupPath::new("/a/b").unwrap();
+    let group = Group::at(&hosts, &path, &Limits::default(), None).unwrap();
+    let made = ["cpu", "memory", "pids", "cpuset", "systemd"];
+    assert_eq!(
+        group.make,
+        made.map(|name| PathBuf::from(format!("/cg/{name}/a/b")))
+    );
+    assert_eq!(group.join, group.make);
+    assert_eq!(group.cpuset, Some("/cg/cpuset/a/b".into()));
+}
+
+#[test]
+fn raw_files_of_v1_are_those_of_two_controllers() {
+    let raw = |file: &str| Limits {
+        raw_v1: BTreeMap::from([(file.to_owned(), "1".to_owned())]),
+        ..Limits::default()
+    };
+    let group = group(&hybrid(), &raw("memory.swappiness"));
+    let (dir, setting) = group.settings.last().unwrap();
+    assert_eq!(
+        (dir.to_str(), &*setting.file),
+        (Some("/cg/memory/gantry-x/c1"), "memory.swappiness")
+    );
+    for (hosts, file) in [(hybrid(), "devices.allow"), (v2(), "memory.swappiness")] {
+        let refused = refusal(&hosts, &raw(file));
+        assert!(refused.contains("of version 1 (limit raw_v1)"), "{refused}");
+    }
+}
+
+#[test]
+fn the_kernel_is_given_one_line_at_a_time() {
+    let limits = Limits {
+        raw: BTreeMap::from([(
+            "io.max".to_owned(),
+            "8:0 rbps=1\n\n8:16 rbps=2\n".to_owned(),
+        )]),
+        ..Limits::default()
+    };
+    let group = Group::new(&v2(), "p", "c", &limits, &[]).unwrap();
+    let values: Vec<&str> = group
+        .settings
+        .iter()
+        .map(|(_, s)| s.value.as_str())
+        .collect();
+    assert_eq!(values, ["8:0 rbps=1", "8:16 rbps=2"]);
+}
+
+#[test]
 fn where_only_v1_is_there_the_freezer_is_a_directory_made_later() {
     let hosts = Hierarchies {
         unified: None,

@@ -1,12 +1,19 @@
 //! The child's end of the talk with the runtime.
 
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, SocketFlags};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, SocketFlags,
+    recvmsg,
+};
 
 use crate::sys;
 
+/// The child asks for the ways into the container's groups.
+pub(crate) const GROUPS: u8 = b'c';
 /// The child asks for the runtime's hooks.
 pub(crate) const HOOKS: u8 = b'h';
 /// The child is ready to be started.
@@ -18,6 +25,8 @@ pub(crate) const GO: u8 = b'g';
 pub(crate) const WORDS: u8 = b'w';
 /// How many.
 pub(crate) const MAX_WORDS_BYTES: usize = 2048;
+/// Most ways into groups: more than there are trees of cgroup v1.
+pub(crate) const MAX_DOORS: usize = 32;
 
 /// The child's end.
 #[derive(Debug)]
@@ -69,6 +78,36 @@ impl Link {
     pub(super) fn ask(&self, what: u8) -> Result<(), Errno> {
         self.say(&[what]);
         self.await_go()
+    }
+
+    /// Asks for the ways into the container's groups and takes each: "0" stands for the writer.
+    pub(super) fn join_groups(&self) -> Result<(), Errno> {
+        self.say(&[GROUPS]);
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DOORS))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut byte = [0];
+        let got = loop {
+            let mut bytes = [IoSliceMut::new(&mut byte)];
+            let socket = sys::oci::borrow(self.sync);
+            match recvmsg(socket, &mut bytes, &mut control, RecvFlags::CMSG_CLOEXEC) {
+                Err(Errno::INTR) => {}
+                done => break done?,
+            }
+        };
+        if got.bytes != 1 || byte[0] != GO {
+            return Err(Errno::CANCELED);
+        }
+        if got.flags.contains(ReturnFlags::CTRUNC) {
+            return Err(Errno::MFILE);
+        }
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(doors) = message {
+                for door in doors {
+                    rustix::io::write(&door, b"0")?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Waits for [`GO`]; a parent that is gone means that the container is not wanted any more.

@@ -8,10 +8,10 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::mount::{MountPropagationFlags as Propagation, OpenTreeFlags, open_tree};
 
 use super::{Kept, c, inside, oci};
-use crate::cgroup::view_links;
+use crate::cgroup::{OwnTree, view_links};
 use crate::oci::config::{Config, Mount};
 use crate::oci::error::{OciError, call};
-use crate::oci::groups::{Groups, Tree, pure_v2};
+use crate::oci::groups::Groups;
 use crate::oci::options::{self, Options, attr};
 use crate::plan::{CgroupTop, CgroupTree, InRoot, InsideTree, OciMount, OciStep, Shown, Step};
 use crate::sys;
@@ -36,7 +36,7 @@ pub(super) struct Context<'a> {
     pub(super) config: &'a Config,
     pub(super) bundle: &'a Path,
     pub(super) rootfs: &'a Path,
-    pub(super) trees: &'a [Tree],
+    pub(super) trees: &'a [OwnTree],
     pub(super) groups: &'a Groups,
     pub(super) propagation: Propagation,
     pub(super) users: bool,
@@ -324,7 +324,7 @@ fn cgroup(
     kept: &mut Kept,
 ) -> Result<OciMount, OciError> {
     let at = context.destination(mount)?;
-    let shown = if pure_v2() {
+    let shown = if context.groups.pure_v2() {
         if context.own_cgroups {
             Shown::New {
                 kind: c("cgroup2")?,
@@ -332,11 +332,10 @@ fn cgroup(
                 pids: None,
             }
         } else {
-            let own = context
-                .groups
-                .unified()
-                .unwrap_or(Path::new("/sys/fs/cgroup"));
-            let tree = clone_tree(own, false)?;
+            let own = context.groups.unified();
+            let own =
+                own.ok_or_else(|| OciError::Refused("this host has no cgroups".to_owned()))?;
+            let tree = clone_tree(&own, false)?;
             sys::mount_change(tree.as_fd(), options.set, options.clear, 0, false)
                 .map_err(call("mount the cgroups"))?;
             Shown::Tree {
@@ -346,7 +345,7 @@ fn cgroup(
         }
     } else {
         let mut top = CgroupTop::default();
-        for name in context.trees.iter().map(Tree::name) {
+        for name in context.trees.iter().map(OwnTree::name) {
             top.dirs.push(c(&name)?);
             for (link, to) in view_links(&name) {
                 top.links.push((c(&link)?, c(&to)?));
@@ -373,13 +372,8 @@ fn v1_trees(context: &Context<'_>, kept: &mut Kept) -> Result<Vec<CgroupTree>, O
         let own = if context.own_cgroups {
             None
         } else {
-            let dir = context.groups.dirs.iter();
-            let dir = dir
-                .filter(|(controllers, _)| *controllers == tree.controllers)
-                .map(|(_, dir)| dir)
-                .next();
-            match dir {
-                Some(dir) => Some(kept.keep(clone_tree(dir, false)?)),
+            match context.groups.dir_in(&tree.mount) {
+                Some(dir) => Some(kept.keep(clone_tree(&dir, false)?)),
                 None => None,
             }
         };

@@ -190,11 +190,7 @@ impl Namespaces {
 
     /// The steps after the process is in its cgroups: a cgroup namespace's root is where the process
     /// is when it is made.
-    pub(super) fn late_steps(
-        &self,
-        config: &Config,
-        steps: &mut Vec<Step>,
-    ) -> Result<(), OciError> {
+    pub(super) fn cgroup_steps(&self, steps: &mut Vec<Step>) {
         for joined in &self.joined {
             if joined.kind == NamespaceKind::Cgroup {
                 steps.push(oci(OciStep::Join {
@@ -207,6 +203,14 @@ impl Namespaces {
         if self.made.contains(&NamespaceKind::Cgroup) {
             steps.push(Step::CgroupNamespace);
         }
+    }
+
+    /// The steps after the others are joined.
+    pub(super) fn late_steps(
+        &self,
+        config: &Config,
+        steps: &mut Vec<Step>,
+    ) -> Result<(), OciError> {
         if self.made.contains(&NamespaceKind::Time) {
             let mut text = String::new();
             for (clock, offset) in &config.linux.time_offsets {
