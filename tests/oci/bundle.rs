@@ -14,6 +14,10 @@ const APPLETS: [&str; 14] = [
     "grep",
 ];
 
+/// Mounts cgroup2 where the runtime looks, for it and its children alone.
+const VIEW: &str =
+    "umount -l /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && exec \"$@\"";
+
 /// Fills a root file system.
 pub(crate) fn fill(rootfs: &Path) {
     for dir in ["bin", "proc", "sys", "dev", "etc", "tmp"] {
@@ -39,6 +43,8 @@ pub(crate) struct Bundle {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) id: String,
     pub(crate) config: Value,
+    /// Whether the runtime sees a host that has nothing but the v2 tree of cgroups.
+    pub(crate) in_v2_view: bool,
 }
 
 impl Bundle {
@@ -54,6 +60,7 @@ impl Bundle {
             dir,
             id,
             config: Value::Null,
+            in_v2_view: false,
         };
         let made = bundle
             .command(&["spec", "--bundle"])
@@ -82,7 +89,14 @@ impl Bundle {
 
     /// The runtime with these words.
     pub(crate) fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(gantry_binary());
+        let mut command = if self.in_v2_view {
+            let mut command = Command::new("unshare");
+            command.args(["-m", "--propagation", "private", "sh", "-c", VIEW, "sh"]);
+            command.arg(gantry_binary());
+            command
+        } else {
+            Command::new(gantry_binary())
+        };
         command
             .args(["oci", "--root"])
             .arg(self.dir.path().join("state"));

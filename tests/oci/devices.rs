@@ -1,28 +1,15 @@
 //! The device filter of cgroup v2: a bundle run in a view of the machine where nothing but the v2
 //! tree is mounted.
 
-use std::process::{Command, Stdio};
-
-use gantry_tests::node::gantry_binary;
 use serde_json::json;
 
 use crate::bundle::Bundle;
 
-/// Mounts cgroup2 where the runtime looks, for it and its children alone.
-const VIEW: &str =
-    "umount -l /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && exec \"$@\"";
 /// Opens a harmless device and one that only a rule can allow.
 const OPEN: &str = ": < /dev/zero && echo zero; : < /dev/control";
 
 fn output(bundle: &Bundle) -> (String, String) {
-    let out = Command::new("unshare")
-        .args(["-m", "--propagation", "private", "sh", "-c", VIEW, "sh"])
-        .arg(gantry_binary())
-        .args(["oci", "--root", &bundle.path("state"), "run", &bundle.id])
-        .current_dir(bundle.dir.path())
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
+    let out = bundle.run(&["run", &bundle.id]);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (text(&out.stdout), text(&out.stderr))
 }
@@ -30,6 +17,7 @@ fn output(bundle: &Bundle) -> (String, String) {
 #[test]
 fn a_v2_host_denies_devices_that_no_rule_allows() {
     let mut bundle = Bundle::new("devices", &["sh", "-c", OPEN]);
+    bundle.in_v2_view = true;
     // loop-control: there on every kernel with loop devices, and open to any root.
     let node = json!({"path": "/dev/control", "type": "c", "major": 10, "minor": 237});
     bundle.config["linux"]["devices"] = json!([node]);
