@@ -62,8 +62,9 @@ fn cpus(pid: i32) -> String {
 
 #[test]
 fn an_update_makes_the_groups_that_nobody_needed_before() {
-    let mut bundle = Bundle::new("later", &["sh", "-c", TWO]);
+    // Dropped after the container is.
     let parent = Parent(format!("gantry-oci-later-{}", std::process::id()));
+    let mut bundle = Bundle::new("later", &["sh", "-c", TWO]);
     bundle.config["linux"]["cgroupsPath"] = json!(format!("/{}/c", parent.0));
     let mounts = bundle.config["mounts"].as_array_mut().unwrap();
     mounts.retain(|mount| mount["type"] != "cgroup");
