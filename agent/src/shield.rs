@@ -1,5 +1,5 @@
 //! Keeping tasks that share the host's network away from the node's own API, through which they
-//! would be root. The rule is `gantry_net`'s; which containers it is about, the keeper's cgroup
+//! would be root, and from its ports, where they could answer in its place. The rule is `gantry_net`'s; which containers it is about, the keeper's cgroup
 //! says. Decides only when there is something to protect from whom.
 //!
 //! Invariant: raised for a keeper before that keeper is asked to start anything. The rule outlives
@@ -53,7 +53,14 @@ impl Shield {
         let group = cgroup::parent_id(&self.cgroup_parent)
             .ok_or_else(|| exposed("no cgroup v2 tree tells them from other processes"))?;
         let raised = gantry_net::protect(&self.tag, &self.ports, group);
-        raised.map_err(|error| exposed(&crate::chain(&error)))
+        raised.map_err(|error| exposed(&crate::chain(&error)))?;
+        let bound = cgroup::refuse_binds(&self.cgroup_parent, &self.ports);
+        bound.map_err(|error| {
+            format!(
+                "tasks on the host network can take the ports of this node's API while it is \
+                 restarted: {error}"
+            )
+        })
     }
 
     /// Takes the rule away.
@@ -63,6 +70,10 @@ impl Shield {
                 "no rule about the API was removed: {}",
                 crate::chain(&error)
             );
+        }
+        // Without a group there is nobody to refuse it to.
+        if let Err(error) = cgroup::refuse_binds(&self.cgroup_parent, &[]) {
+            tracing::debug!("ports are not given free for tasks: {error}");
         }
     }
 }

@@ -9,6 +9,7 @@
 //! filter devices of its own: `<parent>-devices/<id>`), or by the one path that `oci` was given.
 //! Containers without CPUs of their own share `<parent>-cpuset`.
 
+mod binds;
 mod bpf;
 mod change;
 mod cpu;
@@ -32,6 +33,7 @@ mod unified;
 mod usage;
 mod view;
 
+pub use binds::{PORTS_MAX, refuse_binds};
 pub(crate) use bpf::Program;
 pub(crate) use change::{Change, ChangeError, Update};
 pub use devices::{DeviceFilter, DeviceKind, DeviceRule};

@@ -12,7 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::devices::{DeviceFilter, DeviceKind, DeviceRule, bits};
-use crate::sys::bpf::{self, Instruction};
+use crate::sys::bpf::{self, Hook, Instruction};
 
 // `linux/bpf_common.h` and `linux/bpf.h`.
 const LOAD_WORD: u8 = 0x61; // BPF_LDX | BPF_MEM | BPF_W
@@ -105,14 +105,14 @@ pub(crate) struct Program(OwnedFd);
 impl Program {
     /// Has the kernel check and keep the program.
     pub(crate) fn load(filter: &DeviceFilter) -> Result<Self, Errno> {
-        bpf::load_device_program(&assemble(filter)).map(Self)
+        bpf::load_program(Hook::Device, &assemble(filter)).map(Self)
     }
 
     /// Makes it hold for the group at `dir` and those below, beside what was attached before.
     pub(crate) fn attach(&self, dir: &Path) -> Result<(), Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let group = rustix::fs::open(dir, flags, Mode::empty())?;
-        bpf::attach_device_program(self.0.as_fd(), group.as_fd())
+        bpf::attach_program(Hook::Device, self.0.as_fd(), group.as_fd())
     }
 }
 
