@@ -164,6 +164,38 @@ fn tasks_on_the_host_network_do_not_reach_the_api_now_or_after_a_crash() {
 }
 
 #[test]
+fn tasks_do_not_take_the_ports_of_a_node_that_died() {
+    let mut node = Node::start(&[]);
+    let script = format!(
+        "use Socket; $| = 1; while (1) {{ for $p ({}, {}) {{ socket($s, AF_INET, SOCK_STREAM, 0); \
+         setsockopt($s, SOL_SOCKET, SO_REUSEADDR, 1); \
+         print bind($s, pack_sockaddr_in($p, INADDR_ANY)) ? qq(taken\\n) : qq($!\\n); close $s }} \
+         print qq(round ), ++$i, qq(\\n); select(undef, undef, undef, 0.05) }}",
+        node.port, node.agent_port
+    );
+    node.add_app(&json!({
+        "id": "/squat", "args": ["perl", "-e", script], "cpus": 0.1, "mem": 32,
+        "networks": [{"mode": "host"}]
+    }));
+    let task = node.wait_running("/squat", 1).remove(0);
+    let task = task["id"].as_str().unwrap();
+    let refused = |text: &str| {
+        assert!(text.contains("Operation not permitted"), "{text}");
+        assert!(
+            !text.contains("taken") && !text.contains("in use"),
+            "{text}"
+        );
+    };
+    refused(&results(&node, task));
+    node.kill_9();
+    // Long enough for it to try while nobody listens; then the node must have its ports again.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    node.boot();
+    refused(&results(&node, task));
+    the_test_itself_connects(&node);
+}
+
+#[test]
 fn tasks_reach_the_api_where_the_node_allows_it() {
     let node = Node::start(&["--tasks-may-use-api"]);
     let ports = [node.port, node.agent_port];
