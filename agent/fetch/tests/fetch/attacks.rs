@@ -320,10 +320,17 @@ fn a_neighbour_that_swaps_directories_for_links() {
                 }
             }
         });
-        for _ in 0..20 {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
+        let mut rounds = 0;
+        // Until the neighbour came through as well, however the two are scheduled.
+        while rounds < 20 || !swapped.load(Ordering::Relaxed) {
             // Whether it ends well depends on who is faster; what must not happen does not.
             let _ = node.run(&[item(&name)]);
             unharmed(&node);
+            rounds += 1;
+            if std::time::Instant::now() > deadline {
+                break;
+            }
         }
         over.store(true, Ordering::Relaxed);
     });
