@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -306,10 +306,10 @@ impl Inner {
         };
         let fail = |error| Cause::io("create", b"a download", error);
         let path = self.parts.join(unique());
-        let mut options = tokio::fs::OpenOptions::new();
-        options.read(true).write(true).create_new(true).mode(0o600);
-        let mut file = options.open(&path).await.map_err(fail)?;
-        tokio::fs::remove_file(&path).await.map_err(fail)?;
+        // Not beside the loop: a file that is made after this was given up would stay.
+        let file = create(&path).map_err(fail)?;
+        std::fs::remove_file(&path).map_err(fail)?;
+        let mut file = tokio::fs::File::from_std(file);
         let received = self.client.receive(ask, body, &mut file, told).await?;
         if let Some(expected) = digest {
             same(expected, received.digest)?;
@@ -418,10 +418,8 @@ impl Inner {
             );
             return Ok(None);
         };
-        let mut options = tokio::fs::OpenOptions::new();
-        options.write(true).create_new(true).mode(0o600);
-        let mut file = match options.open(reserved.part()).await {
-            Ok(file) => file,
+        let mut file = match create(&reserved.part()) {
+            Ok(file) => tokio::fs::File::from_std(file),
             Err(error) => {
                 tracing::warn!("not cached: {error}");
                 return Ok(None);
@@ -479,4 +477,11 @@ fn unique() -> String {
     use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed).to_string()
+}
+
+/// A new file for what is downloaded, of nobody else.
+fn create(path: &Path) -> io::Result<std::fs::File> {
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true).write(true).create_new(true).mode(0o600);
+    options.open(path)
 }
