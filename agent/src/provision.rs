@@ -1,8 +1,8 @@
-//! What a task needs before its container starts: its image, what it has fetched, its volumes and its network. Runs as small async
-//! jobs beside the loop, each answered by one event.
+//! What a task needs before its container starts: its image, what it has fetched, its volumes and
+//! its network. Runs as small async jobs beside the loop, each answered by one event.
 //!
-//! It decides nothing about the task. Invariants: at most [`PULLS_MAX`] pulls at a time; `made`
-//! holds only tasks that are neither running under a keeper nor over.
+//! It decides nothing about the task, nor how many pulls run at a time (the store does). Invariant:
+//! `made` holds only tasks that are neither running under a keeper nor over.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -17,7 +17,7 @@ use gantry_net::{Attachment, NetError, Network, PortMap, Protocol};
 use gantry_wire::agent::{Launch, NetworkMode, PortMapping};
 use gantry_wire::ids::{ContainerId, TaskId};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use crate::container::Given;
@@ -26,10 +26,10 @@ use crate::ids::PrivateIds;
 use crate::inbox::Event;
 use crate::{container, gpus, volumes};
 
-/// Images pulled at the same time; the store shares downloads of equal layers.
-const PULLS_MAX: usize = 4;
-/// Between two reports of one pull: each is replicated.
-const REPORT_EVERY: Duration = Duration::from_secs(2);
+/// Between two reports of one task's pull, each of which is replicated: short at first, then twice
+/// as long each time, since a thousand tasks may wait for one slow image.
+const REPORT_FIRST: Duration = Duration::from_secs(2);
+const REPORT_MAX: Duration = Duration::from_secs(32);
 
 /// What was made for a task so far.
 #[derive(Debug, Default)]
@@ -48,7 +48,6 @@ pub(crate) struct Provision {
     pub(crate) events: mpsc::Sender<Event>,
     fetches: Fetches,
     ids: Arc<PrivateIds>,
-    pulls: Arc<Semaphore>,
     made: BTreeMap<TaskId, Made>,
     /// Networks of executors that are not handed over.
     networks: BTreeMap<ExecutorKey, Option<Attachment>>,
@@ -62,7 +61,6 @@ impl Provision {
         runtime: Handle,
         events: mpsc::Sender<Event>,
     ) -> Self {
-        let pulls = Arc::new(Semaphore::new(PULLS_MAX));
         let made = BTreeMap::new();
         Self {
             store,
@@ -71,7 +69,6 @@ impl Provision {
             ids: Arc::new(ids),
             runtime,
             events,
-            pulls,
             made,
             networks: BTreeMap::new(),
         }
@@ -88,7 +85,6 @@ impl Provision {
         let events = self.events.clone();
         let job = Pull {
             store: self.store.clone(),
-            pulls: self.pulls.clone(),
             fetches: self.fetches.clone(),
             launch: view.launch.clone(),
             sandbox: (PathBuf::from(view.sandbox), nested),
@@ -260,7 +256,6 @@ type Report = Arc<dyn Fn(&dyn Display) + Send + Sync>;
 /// An image on its way, and what is fetched meanwhile.
 struct Pull {
     store: Store,
-    pulls: Arc<Semaphore>,
     fetches: Fetches,
     launch: Launch,
     sandbox: (PathBuf, bool),
@@ -293,7 +288,7 @@ impl Pull {
             progress: Some(progress),
             ..PullOptions::default()
         };
-        let pulled = pull(&self.store, &self.pulls, &self.launch.image, options);
+        let pulled = pull(&self.store, &self.launch.image, options);
         pulled.await.map(Some)
     }
 }
@@ -301,29 +296,22 @@ impl Pull {
 /// Tells the loop how far a pull is, now and then; not at once, since a short one is of no
 /// interest. A report that the loop has no room for is left out.
 fn report(task: TaskId, events: mpsc::Sender<Event>) -> Report {
-    let last = Mutex::new(Instant::now());
+    let next = Mutex::new((Instant::now() + REPORT_FIRST, REPORT_FIRST));
     Arc::new(move |progress: &dyn Display| {
-        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.elapsed() < REPORT_EVERY {
+        let mut next = next.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if now < next.0 {
             return;
         }
-        *last = Instant::now();
+        let pause = (next.1 * 2).min(REPORT_MAX);
+        *next = (now + pause, pause);
         let (task, message) = (task.clone(), progress.to_string());
         let _ = events.try_send(Event::Pulling { task, message });
     })
 }
 
-async fn pull(
-    store: &Store,
-    pulls: &Semaphore,
-    name: &str,
-    options: PullOptions,
-) -> Result<Image, String> {
+async fn pull(store: &Store, name: &str, options: PullOptions) -> Result<Image, String> {
     let reference = Reference::parse(name).map_err(|error| error.to_string())?;
-    let _slot = pulls
-        .acquire()
-        .await
-        .map_err(|_| "the agent ends".to_owned())?;
     let pulled = store.pull(&reference, options).await;
     pulled.map_err(|error| format!("pulling the image '{name}': {}", error.message()))
 }

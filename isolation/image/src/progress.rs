@@ -1,9 +1,12 @@
 //! How far a pull is, per layer, told to whoever asked at a bounded rate.
 //!
 //! The callback runs on the threads that pull, so it must be quick and must not block; it is called
-//! at the start, then at most once per [`INTERVAL_MS`], and once at the end.
+//! at the start, then at most once per [`INTERVAL_MS`], and once at the end. Who waits for another's
+//! pull of the same name is told what that one is told.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -86,6 +89,67 @@ pub enum LayerState {
     Present,
     /// Fetched, verified and unpacked by this pull.
     Done,
+}
+
+/// Who is to be told of the pull of which name: the one that pulls, and all that wait for it.
+///
+/// Invariant: holds no more than there are [`Seat`]s.
+#[derive(Default)]
+pub(crate) struct Audiences {
+    listeners: Mutex<HashMap<String, Vec<(u64, ProgressFn)>>>,
+    next: AtomicU64,
+}
+
+/// A place in an audience; dropping it leaves.
+pub(crate) struct Seat<'a> {
+    audiences: &'a Audiences,
+    name: String,
+    number: u64,
+}
+
+impl Audiences {
+    /// Listens to the pull of `name` until the seat is dropped.
+    pub(crate) fn join(&self, name: String, callback: Option<ProgressFn>) -> Seat<'_> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        if let Some(callback) = callback {
+            let mut listeners = self.lock();
+            let audience = listeners.entry(name.clone()).or_default();
+            audience.push((number, callback));
+        }
+        Seat {
+            audiences: self,
+            name,
+            number,
+        }
+    }
+
+    /// Tells everybody who listens to `name`.
+    pub(crate) fn tell(&self, name: &str, progress: &Progress) {
+        // Called without the lock: a callback may take its time, and another seat may be left.
+        let audience = self.lock().get(name).cloned().unwrap_or_default();
+        for (_, callback) in audience {
+            callback(progress);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Vec<(u64, ProgressFn)>>> {
+        // Each change is one call of a collection: whole or not at all.
+        self.listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        let mut listeners = self.audiences.lock();
+        if let Some(audience) = listeners.get_mut(&self.name) {
+            audience.retain(|(number, _)| *number != self.number);
+            if audience.is_empty() {
+                listeners.remove(&self.name);
+            }
+        }
+    }
 }
 
 /// The state behind the reports of one pull.

@@ -14,7 +14,7 @@ use crate::error::PullFailure;
 use crate::manifest::{Blob, Document, Layer, MAX_MANIFEST_BYTES, MAX_NESTING, Manifest};
 use crate::pipe::{self, Flow};
 use crate::platform::Platform;
-use crate::progress::{LayerProgress, LayerState, Tracker};
+use crate::progress::{LayerProgress, LayerState, Progress, Tracker};
 use crate::registry::{Session, Undelivered};
 use crate::stages;
 use crate::store::name::LayerName;
@@ -42,10 +42,14 @@ pub(crate) async fn pull(
     if !needs_registry && let Some(image) = store.local(reference).await {
         return Ok(image);
     }
-    let _one_at_a_time = inner.pulls.lock(&reference.to_string()).await;
+    let name = reference.to_string();
+    let _seat = inner.audiences.join(name.clone(), options.progress.clone());
+    let _one_at_a_time = inner.pulls.lock(&name).await;
     if !needs_registry && let Some(image) = store.local(reference).await {
         return Ok(image);
     }
+    // Never closed, so the error cannot come.
+    let _slot = inner.parallel_pulls.acquire().await.ok();
     let session = Session::open(&inner.registries, reference, &options).await?;
     let (digest, bytes, manifest) = resolve(&session, reference, &platform).await?;
     let config_bytes = session.document(manifest.config).await?;
@@ -58,7 +62,10 @@ pub(crate) async fn pull(
         state: LayerState::Waiting,
     };
     let layers = manifest.layers.iter().map(waiting).collect();
-    let tracker = Tracker::new(reference.to_string(), layers, options.progress.clone());
+    let told = Arc::clone(inner);
+    let audience = name.clone();
+    let tell = move |progress: &Progress| told.audiences.tell(&audience, progress);
+    let tracker = Tracker::new(name, layers, Some(Arc::new(tell)));
     let fetch = Fetch {
         inner,
         session: &session,

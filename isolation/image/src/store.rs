@@ -35,7 +35,7 @@ use crate::config::ParsedConfig;
 use crate::error::{PullError, PullFailure};
 use crate::manifest::{Document, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, Manifest};
 use crate::platform::Platform;
-use crate::progress::ProgressFn;
+use crate::progress::{Audiences, ProgressFn};
 use crate::registry::{Registries, RegistryConfig};
 use crate::unpack::Limits;
 use crate::{Credentials, Digest, ImageConfig, Reference};
@@ -58,6 +58,8 @@ pub(crate) mod uses;
 
 /// Layers that are fetched and unpacked at the same time, over all pulls.
 const MAX_PARALLEL_LAYERS: usize = 4;
+/// Images that are pulled at the same time. Those who wait for another's pull do not count.
+const MAX_PARALLEL_PULLS: usize = 4;
 
 /// The images of this node. Cheap to clone.
 #[derive(Clone)]
@@ -69,6 +71,8 @@ pub(crate) struct Inner {
     pub(crate) layers: Layers,
     pub(crate) pulls: Locks<String>,
     pub(crate) parallel: tokio::sync::Semaphore,
+    pub(crate) parallel_pulls: tokio::sync::Semaphore,
+    pub(crate) audiences: Audiences,
     pub(crate) registries: Registries,
     pub(crate) limits: Limits,
     collecting: Mutex<()>,
@@ -100,7 +104,8 @@ pub struct PullOptions {
     /// For which machine, if not for this one. What this node cannot run is kept under its digest
     /// only, so that its tag goes on to mean what runs here.
     pub platform: Option<Platform>,
-    /// Told how far it is; not called when nothing has to be fetched from a registry.
+    /// Told how far it is, or how far the pull is that this one waits for; not called when nothing
+    /// has to be fetched from a registry.
     pub progress: Option<ProgressFn>,
 }
 
@@ -173,6 +178,8 @@ impl Store {
             layers,
             pulls: Locks::default(),
             parallel: tokio::sync::Semaphore::new(MAX_PARALLEL_LAYERS),
+            parallel_pulls: tokio::sync::Semaphore::new(MAX_PARALLEL_PULLS),
+            audiences: Audiences::default(),
             registries: Registries::new(config.timeouts, config.registry),
             limits: config.limits,
             collecting: Mutex::default(),

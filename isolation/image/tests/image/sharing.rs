@@ -53,6 +53,59 @@ async fn concurrent_pulls_share_one_download() {
     });
 }
 
+/// A server that sends the first layer of `image` byte by byte until `go` says otherwise.
+fn slow_server(image: FakeImage, go: impl Fn() -> bool + Send + Sync + 'static) -> Server {
+    let large = Digest::of(&image.layers[0]).to_string();
+    Server::start(move |request, stream| {
+        if !request.path.ends_with(&large) {
+            return image.answer(request, stream);
+        }
+        let blob = &image.layers[0];
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", blob.len());
+        let _ = stream.write_all(head.as_bytes());
+        let mut sent = 0;
+        until("the rest may go", || {
+            let _ = stream.write_all(&blob[sent..=sent]);
+            sent += 1;
+            go()
+        });
+        let _ = stream.write_all(&blob[sent..]);
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_wait_for_a_pull_hear_of_it_and_hold_up_no_other() {
+    let heard: Vec<Arc<AtomicBool>> = (0..16).map(|_| Arc::default()).collect();
+    let other_is_here = Arc::new(AtomicBool::new(false));
+    let slow = {
+        let (heard, other_is_here) = (heard.clone(), other_is_here.clone());
+        slow_server(image(), move || {
+            let all = heard.iter().all(|heard| heard.load(Ordering::SeqCst));
+            all && other_is_here.load(Ordering::SeqCst)
+        })
+    };
+    let quick_image = FakeImage::new(&[tar_of(&[("c", b"c")])]);
+    let quick = Server::start(move |request, stream| quick_image.answer(request, stream));
+    let dir = Scratch::new();
+    let store = Store::open(dir.path()).unwrap();
+    let reference = Reference::parse(&format!("{}/a/b:1", slow.host)).unwrap();
+    let mut pulls = tokio::task::JoinSet::new();
+    for heard in heard.iter().cloned() {
+        let (store, reference) = (store.clone(), reference.clone());
+        let options = PullOptions {
+            progress: Some(Arc::new(move |_| heard.store(true, Ordering::SeqCst))),
+            ..PullOptions::default()
+        };
+        pulls.spawn(async move { store.pull(&reference, options).await.unwrap() });
+    }
+    // While sixteen wait for one slow image, another image is pulled.
+    let other = Reference::parse(&format!("{}/c/d:1", quick.host)).unwrap();
+    store.pull(&other, PullOptions::default()).await.unwrap();
+    other_is_here.store(true, Ordering::SeqCst);
+    // The layer only comes to its end once all sixteen heard of it.
+    pulls.join_all().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_pull_leaves_nothing_and_the_next_one_works() {
     let image = image();
