@@ -6,19 +6,18 @@
 //! read its answer loses its connection in bounded time; a page of another site cannot use it
 //! through a browser (see `guard`).
 
-mod api;
+mod address;
 mod beneath;
 mod body;
 mod browse;
-mod exec;
 mod files;
 mod guard;
 pub(crate) mod images;
 mod problem;
-mod recordio;
 mod sandbox_path;
 mod stall;
 mod state;
+mod v1;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,10 +32,12 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 
 use self::body::Intake;
 use self::images::Images;
 use self::stall::Bounded;
+use self::v1::Api;
 use crate::container::NodeFacts;
 use crate::facts::Facts;
 use crate::inbox::Event;
@@ -74,26 +75,26 @@ struct Patience {
 }
 
 fn router(server: Arc<Server>, body_max: Duration) -> Router {
-    let intake = axum::middleware::from_fn_with_state(Intake::new(body_max), body::whole);
+    let intake = Intake::new(body_max);
+    let api = Api {
+        server: server.clone(),
+        intake: intake.clone(),
+    };
+    let intake = axum::middleware::from_fn_with_state(intake, body::whole);
     let guard = axum::middleware::from_fn_with_state(server.clone(), guard::check);
     Router::new()
         .route("/files/browse", get(browse::browse))
-        .route("/files/browse.json", get(browse::browse))
         .route("/files/read", get(files::read))
-        .route("/files/read.json", get(files::read))
         .route("/files/download", get(files::download))
-        .route("/files/download.json", get(files::download))
         .route("/state", get(state::state))
-        .route("/state.json", get(state::state))
-        .route("/slave(1)/state", get(state::state))
         .route("/health", get(state::health))
         .route("/version", get(state::version))
         .route("/flags", get(state::flags))
         .route("/metrics/snapshot", get(state::metrics))
-        .route("/api/v1", post(api::call))
-        .route("/slave(1)/api/v1", post(api::call))
         .merge(images::router(server.images.clone()))
         .layer(intake)
+        // Takes its bodies in by itself: some are streams of records.
+        .route("/api/v1", post(v1::call).with_state(api))
         // An archive is larger than any other body, and is not held in memory.
         .merge(images::upload(server.images.clone()))
         .layer(guard)
@@ -133,7 +134,7 @@ async fn serve_router(
                 continue;
             }
         };
-        let service = TowerToHyperService::new(router.clone());
+        let service = TowerToHyperService::new(router.clone().map_request(address::resolve));
         connections.spawn(async move {
             let mut http = hyper::server::conn::http1::Builder::new();
             http.timer(TokioTimer::new())

@@ -12,6 +12,7 @@ use axum::body::{Body, HttpBody as _};
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::problem::Problem;
@@ -34,13 +35,14 @@ impl Intake {
         Self { max_time, slots }
     }
 
-    async fn read(&self, body: Body) -> Result<Body, Problem> {
+    /// The whole body.
+    pub(super) async fn read(&self, body: Body) -> Result<Bytes, Problem> {
         let Ok(_slot) = self.slots.try_acquire() else {
             return Err(Problem::Busy);
         };
         let reading = axum::body::to_bytes(body, BODY_MAX_BYTES);
         match tokio::time::timeout(self.max_time, reading).await {
-            Ok(Ok(bytes)) => Ok(Body::from(bytes)),
+            Ok(Ok(bytes)) => Ok(bytes),
             // The only other failure is a connection that broke, and then nobody reads the answer.
             Ok(Err(_)) => Err(Problem::TooLarge(BODY_MAX_BYTES)),
             Err(_) => Err(Problem::TooSlow(self.max_time)),
@@ -54,7 +56,7 @@ pub(super) async fn whole(State(intake): State<Intake>, request: Request, next: 
         return next.run(Request::from_parts(parts, body)).await;
     }
     match intake.read(body).await {
-        Ok(body) => next.run(Request::from_parts(parts, body)).await,
+        Ok(bytes) => next.run(Request::from_parts(parts, bytes.into())).await,
         Err(problem) => problem.into_response(),
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use gantry_wire::mesos::negotiation::Refusal;
 
 /// Why a request is not answered as asked. The text is the body, as Mesos's are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +16,10 @@ pub(super) enum Problem {
     Forbidden(String),
     /// There is no such thing.
     NotFound(String),
+    /// What the request is made of is not taken here.
+    UnsupportedMediaType(String),
+    /// The answer cannot be had in the form asked for.
+    NotAcceptable(String),
     /// Not in this version.
     NotImplemented(String),
     /// The body did not come within this time.
@@ -29,12 +34,25 @@ pub(super) enum Problem {
     Unavailable,
 }
 
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let text = refusal.to_string();
+        match refusal.status() {
+            406 => Self::NotAcceptable(text),
+            415 => Self::UnsupportedMediaType(text),
+            _ => Self::BadRequest(text),
+        }
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (status, text) = match self {
             Self::BadRequest(text) => (StatusCode::BAD_REQUEST, text),
             Self::Forbidden(text) => (StatusCode::FORBIDDEN, text),
             Self::NotFound(text) => (StatusCode::NOT_FOUND, text),
+            Self::UnsupportedMediaType(text) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, text),
+            Self::NotAcceptable(text) => (StatusCode::NOT_ACCEPTABLE, text),
             Self::NotImplemented(text) => (StatusCode::NOT_IMPLEMENTED, text),
             Self::TooSlow(time) => (
                 StatusCode::REQUEST_TIMEOUT,
@@ -51,6 +69,6 @@ impl IntoResponse for Problem {
             Self::Internal(text) => (StatusCode::INTERNAL_SERVER_ERROR, text),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "The agent ends".to_owned()),
         };
-        (status, format!("{text}\n")).into_response()
+        (status, text).into_response()
     }
 }

@@ -84,16 +84,17 @@ async fn refusals(node: &Node, container: &str) {
     let sleep = json!({"shell": true, "value": "true"});
     let mut tty = launch(container, "s4", &sleep);
     tty["launch_nested_container_session"]["container"] = json!({"type": "MESOS", "tty_info": {}});
-    let unknown_call = json!({"type": "PRUNE_IMAGES"});
+    let unknown_call = json!({"type": "ATTACH_CONTAINER_INPUT"});
     let nothing = json!({"shell": false, "value": "/no/such"});
     let missing = json!({"type": "WAIT_CONTAINER"});
     for (body, status, words) in [
         (tty, 400, "tty_info"),
         (launch("nowhere", "s5", &sleep), 404, "not running"),
         (launch(container, "s6", &nothing), 400, "/no/such"),
-        (unknown_call, 501, "PRUNE_IMAGES"),
+        (unknown_call, 501, "ATTACH_CONTAINER_INPUT"),
         (missing, 400, "wait_container"),
         (json!([1]), 400, "parse"),
+        (json!({"type": "NO_SUCH_CALL"}), 400, "'type'"),
     ] {
         let response = call(node, body.clone()).await;
         assert_eq!(response.status().as_u16(), status, "{body}");

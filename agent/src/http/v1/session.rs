@@ -15,23 +15,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::HeaderMap;
-use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::HeaderName;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use gantry_isolation::keeper::ExecSpec;
 use gantry_isolation::spec::{ContainerId, ExitStatus, User};
+use gantry_wire::mesos::Encoding;
+use gantry_wire::mesos::negotiation::Body as Accept;
+use gantry_wire::mesos::v1::CommandInfo;
+use gantry_wire::mesos::v1::agent::call::LaunchNestedContainerSession;
 use gantry_wire::task::TaskState;
-use serde::Deserialize;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::Server;
-use super::api::{self, Nested};
-use super::problem::Problem;
-use super::recordio::{self, Stream};
+use super::super::Server;
+use super::super::problem::Problem;
+use super::containers::{self, SIGKILL};
+use super::process_io::{self, Stream};
 use crate::execs;
 use crate::inbox::{Ask, Event, ExecOrder, TaskRow};
 
@@ -44,47 +47,11 @@ const HEARTBEAT: Duration = Duration::from_secs(30);
 /// How long output of a process that ended is waited for when something it left behind holds the
 /// pipes open.
 const DRAIN: Duration = Duration::from_millis(500);
-const SIGKILL: i32 = 9;
-
-#[derive(Debug, Deserialize)]
-pub(super) struct Launch {
-    container_id: Nested,
-    command: Option<Command>,
-    container: Option<ContainerInfo>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Command {
-    shell: Option<bool>,
-    value: Option<String>,
-    #[serde(default)]
-    arguments: Vec<String>,
-    user: Option<String>,
-    environment: Option<Environment>,
-}
-
-#[derive(Debug, Deserialize)]
-struct ContainerInfo {
-    tty_info: Option<serde_json::Value>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Environment {
-    #[serde(default)]
-    variables: Vec<Variable>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Variable {
-    name: String,
-    #[serde(default)]
-    value: String,
-}
 
 pub(super) async fn launch(
     server: &Arc<Server>,
-    launch: Launch,
-    headers: &HeaderMap,
+    launch: LaunchNestedContainerSession,
+    accept: Accept,
 ) -> Result<Response, Problem> {
     if launch
         .container
@@ -94,7 +61,7 @@ pub(super) async fn launch(
         let text = "A terminal ('tty_info') is not supported yet by this version of Gantry";
         return Err(Problem::BadRequest(text.to_owned()));
     }
-    let session = api::session(&launch.container_id)?;
+    let session = containers::session(&launch.container_id)?;
     let parent = launch
         .container_id
         .parent
@@ -123,7 +90,7 @@ pub(super) async fn launch(
         server: server.clone(),
         session: Some(session),
     };
-    api::ask(server, Ask::Exec(Box::new(order))).await?;
+    containers::ask(server, Ask::Exec(Box::new(order))).await?;
     match start.await {
         Ok(Ok(())) => {}
         Ok(Err(why)) => return Err(Problem::BadRequest(format!("Failed to launch: {why}"))),
@@ -142,10 +109,11 @@ pub(super) async fn launch(
             exit,
             records,
             guard,
+            encoding: accept.encoding(),
         }
         .run(),
     );
-    Ok(answer(body, headers))
+    Ok(answer(body, accept))
 }
 
 /// Our ends of the output, and what the process gets.
@@ -167,34 +135,28 @@ fn pipes() -> io::Result<Pipes> {
 }
 
 /// The stream of records, under the type that the client asked for.
-fn answer(records: mpsc::Receiver<Bytes>, headers: &HeaderMap) -> Response {
-    let accept = headers
-        .get(ACCEPT)
-        .and_then(|accept| accept.to_str().ok())
-        .unwrap_or_default();
-    let recordio = accept.contains("recordio");
-    let kind = if recordio {
-        "application/recordio"
-    } else {
-        "application/json"
-    };
+fn answer(records: mpsc::Receiver<Bytes>, accept: Accept) -> Response {
     let body = futures_util::stream::unfold(records, |mut records| async move {
         records
             .recv()
             .await
             .map(|record| (Ok::<_, Infallible>(record), records))
     });
-    let headers = [
-        (CONTENT_TYPE.as_str(), kind),
-        ("message-content-type", "application/json"),
-    ];
-    (headers, Body::from_stream(body)).into_response()
+    let body = Body::from_stream(body);
+    let kind = (CONTENT_TYPE, accept.media_type());
+    match accept {
+        Accept::Message(_) => ([kind], body).into_response(),
+        Accept::Records(encoding) => {
+            let inner = HeaderName::from_static("message-content-type");
+            ([kind, (inner, encoding.media_type())], body).into_response()
+        }
+    }
 }
 
 /// The task whose container `parent` is, while it runs.
 async fn task(server: &Server, parent: &str) -> Result<TaskRow, Problem> {
     let (reply, answer) = oneshot::channel();
-    api::ask(
+    containers::ask(
         server,
         Ask::Task {
             container: parent.to_owned(),
@@ -213,7 +175,7 @@ async fn exec_spec(
     server: &Server,
     session: &ContainerId,
     parent: &str,
-    launch: Launch,
+    launch: LaunchNestedContainerSession,
     task: &TaskRow,
 ) -> Result<ExecSpec, Problem> {
     let Some(command) = launch.command else {
@@ -223,7 +185,8 @@ async fn exec_spec(
     let mut env = inside.env;
     for variable in command.environment.iter().flat_map(|env| &env.variables) {
         env.retain(|(name, _)| *name != variable.name);
-        env.push((variable.name.clone(), variable.value.clone()));
+        let value = variable.value.clone().unwrap_or_default();
+        env.push((variable.name.clone(), value));
     }
     let user = match command.user.as_deref() {
         None | Some("") => inside.user,
@@ -243,11 +206,11 @@ async fn exec_spec(
     })
 }
 
-/// `CommandInfo`: a shell line, or what to execute with its whole argument vector.
-fn argv(command: &Command) -> Result<Vec<String>, Problem> {
+/// A shell line, or what to execute with its whole argument vector.
+fn argv(command: &CommandInfo) -> Result<Vec<String>, Problem> {
     let value = command.value.clone().filter(|value| !value.is_empty());
     let value = value.ok_or_else(|| Problem::BadRequest("Expecting 'command.value'".to_owned()))?;
-    if command.shell.unwrap_or(true) {
+    if command.shell() {
         return Ok(vec!["/bin/sh".to_owned(), "-c".to_owned(), value]);
     }
     let rest = command.arguments.iter().skip(1).cloned();
@@ -291,6 +254,7 @@ struct Pump {
     /// None once it ended.
     exit: Option<oneshot::Receiver<ExitStatus>>,
     records: mpsc::Sender<Bytes>,
+    encoding: Encoding,
     guard: KillOnDrop,
 }
 
@@ -318,7 +282,7 @@ impl Pump {
                 }
                 () = sleep(DRAIN), if ended => return,
                 () = self.records.closed() => return,
-                _ = heartbeat.tick() => recordio::heartbeat(HEARTBEAT),
+                _ = heartbeat.tick() => process_io::heartbeat(self.encoding, HEARTBEAT),
             };
             if self.records.send(record).await.is_err() {
                 return;
@@ -329,7 +293,7 @@ impl Pump {
     /// A record of what was read; at the end of a pipe, none, and the pipe is gone.
     fn got(&mut self, stream: Stream, read: usize, buffer: &[u8]) -> Option<Bytes> {
         if read > 0 {
-            return Some(recordio::data(stream, &buffer[..read]));
+            return Some(process_io::data(self.encoding, stream, &buffer[..read]));
         }
         match stream {
             Stream::Stdout => self.stdout = None,
