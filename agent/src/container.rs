@@ -149,11 +149,11 @@ pub(crate) fn spec(
     }
     let name = executor.map_or(task.container, |executor| executor.container);
     spec.files = files((task.ip, name.as_str()), bridged, image.is_some(), node);
-    spec.output = Output::Files {
-        dir: PathBuf::from(task.sandbox),
-        max_bytes: OUTPUT_MAX_BYTES,
-        keep: gantry_wire::agent::OUTPUT_FILES_KEPT,
-    };
+    spec.output = Output::files(
+        PathBuf::from(task.sandbox),
+        OUTPUT_MAX_BYTES,
+        gantry_wire::agent::OUTPUT_FILES_KEPT,
+    );
     spec.check()?;
     Ok(spec)
 }

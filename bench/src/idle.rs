@@ -86,11 +86,7 @@ fn spec(dir: &std::path::Path, output: &std::path::Path) -> anyhow::Result<Conta
         ..Limits::default()
     };
     // One directory for all: the files are the same, the pipes and descriptors are each one's own.
-    spec.output = Output::Files {
-        dir: output.to_owned(),
-        max_bytes: 0,
-        keep: 0,
-    };
+    spec.output = Output::files(output.to_owned(), 0, 0);
     Ok(spec)
 }
 

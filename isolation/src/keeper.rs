@@ -31,5 +31,6 @@ mod sweeper;
 
 pub use client::{Client, ClientError, Received};
 pub use daemon::main;
+pub use output::{END_ATTRIBUTE, START_ATTRIBUTE};
 pub use protocol::{Event, ExecSpec, Listed, ListedState, Request};
 pub(crate) use slots::Slot;

@@ -13,6 +13,7 @@ mod landlock;
 mod limits;
 mod mount;
 mod namespaces;
+mod output;
 mod rlimit;
 mod root_limit;
 mod secret;
@@ -26,6 +27,7 @@ pub use landlock::{Landlock, MAX_RULES};
 pub use limits::{HugePageLimit, IoLimit, Limits};
 pub use mount::{MAX_SECRET_BYTES, Mount, MountKind};
 pub use namespaces::{Namespaces, Network, Sharing, TimeOffsets};
+pub use output::{Kept, MAX_KEPT_FILES, Output};
 pub use rlimit::{RLIM_INFINITY, Resource, Rlimit};
 pub use root_limit::RootLimit;
 pub use secret::Secret;
@@ -240,24 +242,6 @@ pub struct Files {
     pub resolv_conf: Option<String>,
 }
 
-/// Where stdout and stderr go. stdin is always `/dev/null`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Output {
-    /// `dir/stdout` and `dir/stderr`, written by the keeper; at `max_bytes` a file is renamed to
-    /// `stdout.1`, `stdout.1` to `stdout.2` and so on, `keep` old ones at most.
-    Files {
-        /// Host directory; must exist.
-        dir: PathBuf,
-        /// Bytes after which a file is rotated; 0 never rotates.
-        max_bytes: u64,
-        /// Old files kept beside the current one.
-        keep: u32,
-    },
-    /// `/dev/null`.
-    Discard,
-}
-
 impl ContainerSpec {
     /// Whether anything but our PID 1 is to run in it.
     pub(crate) fn has_command(&self) -> bool {
@@ -306,12 +290,7 @@ impl ContainerSpec {
         {
             bound("file in /etc", file.len(), MAX_FILE_BYTES)?;
         }
-        if let Output::Files { dir, .. } = &self.output {
-            host_path("output dir", dir)?;
-            if self.terminal {
-                return Err(SpecError::TerminalOutput);
-            }
-        }
+        self.output.check(self.terminal)?;
         self.check_identity()
     }
 

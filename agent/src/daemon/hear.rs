@@ -240,6 +240,7 @@ impl Daemon {
             | keeper::Event::Frozen { .. }
             | keeper::Event::Thawed { .. }
             | keeper::Event::Forgotten { .. }
+            | keeper::Event::Output { .. }
             | keeper::Event::Stopping => {}
         }
     }

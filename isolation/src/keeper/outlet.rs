@@ -6,6 +6,8 @@
 //! exit of a container waits for its last output. Invariant: the keeper touches no pipe that a
 //! container can write to, but to hand it over and to close it.
 
+mod pace;
+mod streams;
 mod workers;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -17,7 +19,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 
-use super::output::Rotation;
+use super::output::{Moved, Rotation};
 use super::packet;
 use super::server::{Poll, Token};
 use crate::sys::{self, Cloned, clone_flags};
@@ -29,21 +31,49 @@ const DRAIN_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug, Serialize, Deserialize)]
 enum Order {
     /// Move these from now on; with the directory, both pipes and, the first time, both files.
-    Take { serial: u64, rotation: Rotation },
+    Take {
+        serial: u64,
+        rotations: [Rotation; 2],
+    },
     /// The container ended: move what is left.
     Finish { serial: u64 },
 }
 
-/// What the outlet says of one stream.
+/// What the outlet says.
 #[derive(Debug, Serialize, Deserialize)]
-struct Word {
-    serial: u64,
-    /// Index into [`super::output::NAMES`].
-    stream: usize,
-    /// All bytes of it that this outlet could not write.
-    dropped_bytes: u64,
-    /// Nothing more comes.
-    closed: bool,
+enum Word {
+    /// Of one stream.
+    Stream {
+        serial: u64,
+        /// Index into [`super::output::NAMES`].
+        stream: usize,
+        /// All bytes of it that this outlet could not write.
+        dropped_bytes: u64,
+        /// Nothing more comes.
+        closed: bool,
+    },
+    /// Of all of them, since it started.
+    Moved(Totals),
+}
+
+/// What an outlet has done, and what it cannot do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Totals {
+    /// Bytes that it wrote into files.
+    pub(super) bytes: u64,
+    /// Files that it rotated.
+    pub(super) rotations: u64,
+    /// Streams that something holds up now: a slow disk, or whoever holds the pipe or the file.
+    pub(super) held_up: u64,
+}
+
+impl Totals {
+    fn moved(self) -> Moved {
+        Moved {
+            bytes: self.bytes,
+            rotations: self.rotations,
+        }
+    }
 }
 
 /// Both output streams of a container, ready to be handed over.
@@ -52,7 +82,7 @@ pub(super) struct Streams {
     dir: OwnedFd,
     pipes: [OwnedFd; 2],
     files: Option<[OwnedFd; 2]>,
-    rotation: Rotation,
+    rotations: [Rotation; 2],
 }
 
 impl Streams {
@@ -60,14 +90,14 @@ impl Streams {
         dir: OwnedFd,
         pipes: [OwnedFd; 2],
         files: [OwnedFd; 2],
-        rotation: Rotation,
+        rotations: [Rotation; 2],
     ) -> Self {
         let files = Some(files);
         Self {
             dir,
             pipes,
             files,
-            rotation,
+            rotations,
         }
     }
 }
@@ -86,14 +116,19 @@ struct Held {
     before: [u64; 2],
 }
 
-/// What was heard of a container's streams.
+/// What was heard.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Heard {
-    pub(super) serial: u64,
-    /// Bytes of both that could not be written.
-    pub(super) dropped_bytes: u64,
-    /// Everything that an ended container wrote was moved.
-    pub(super) drained: bool,
+pub(super) enum Heard {
+    /// Of a container's streams.
+    Streams {
+        serial: u64,
+        /// Bytes of both that could not be written.
+        dropped_bytes: u64,
+        /// Everything that an ended container wrote was moved.
+        drained: bool,
+    },
+    /// Of all streams, since the keeper started.
+    Moved(Totals),
 }
 
 /// The keeper's end.
@@ -108,6 +143,9 @@ pub(super) struct Outlet {
     waits: bool,
     /// When exits are no longer held back, in order.
     deadlines: VecDeque<(Instant, u64)>,
+    /// What it has done, and what those before it had.
+    totals: Totals,
+    before: Totals,
     gone: bool,
 }
 
@@ -130,6 +168,8 @@ impl Outlet {
                 unsaid: VecDeque::new(),
                 waits: false,
                 deadlines: VecDeque::new(),
+                totals: Totals::default(),
+                before: Totals::default(),
                 gone: false,
             }),
         }
@@ -211,12 +251,12 @@ impl Outlet {
                 dir,
                 pipes,
                 files,
-                rotation,
+                rotations,
             } = &held.streams;
-            let rotation = *rotation;
+            let rotations = *rotations;
             let mut fds = vec![dir.as_fd()];
             fds.extend(pipes.iter().chain(files.iter().flatten()).map(AsFd::as_fd));
-            let order = Order::Take { serial, rotation };
+            let order = Order::Take { serial, rotations };
             if packet::send(self.socket.as_fd(), &order, &fds).is_err() {
                 return false;
             }
@@ -266,21 +306,49 @@ impl Outlet {
             }
             Err(_) => return None,
         };
-        let serial = word.serial;
+        match word {
+            Word::Stream {
+                serial,
+                stream,
+                dropped_bytes,
+                closed,
+            } => self.heard(serial, stream, dropped_bytes, closed),
+            Word::Moved(totals) => {
+                self.totals = totals;
+                Some(Heard::Moved(self.totals()))
+            }
+        }
+    }
+
+    fn heard(
+        &mut self,
+        serial: u64,
+        stream: usize,
+        dropped_bytes: u64,
+        closed: bool,
+    ) -> Option<Heard> {
         let held = self.held.get_mut(&serial)?;
-        let dropped = held.dropped.get_mut(word.stream)?;
-        *dropped = held.before.get(word.stream)? + word.dropped_bytes;
-        *held.open.get_mut(word.stream)? &= !word.closed;
+        let dropped = held.dropped.get_mut(stream)?;
+        *dropped = held.before.get(stream)? + dropped_bytes;
+        *held.open.get_mut(stream)? &= !closed;
         let dropped_bytes = held.dropped.iter().sum();
         let drained = held.open == [false; 2];
         if drained {
             self.held.remove(&serial);
         }
-        Some(Heard {
+        Some(Heard::Streams {
             serial,
             dropped_bytes,
             drained,
         })
+    }
+
+    fn totals(&self) -> Totals {
+        Totals {
+            bytes: self.before.bytes + self.totals.bytes,
+            rotations: self.before.rotations + self.totals.rotations,
+            held_up: self.totals.held_up,
+        }
     }
 
     /// It ended.
@@ -298,6 +366,7 @@ impl Outlet {
         let mut successor = Self::start()?;
         successor.held = std::mem::take(&mut self.held);
         successor.deadlines = std::mem::take(&mut self.deadlines);
+        successor.before = self.totals();
         for held in successor.held.values_mut() {
             (held.taken, held.finishing) = (false, false);
             held.before = held.dropped;

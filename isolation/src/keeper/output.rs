@@ -7,41 +7,55 @@
 //!
 //! It deliberately knows nothing of lines. The files lie in a directory that the container can
 //! write to, so a name there is never trusted: files are made with `O_EXCL | O_NOFOLLOW` and
-//! written through the descriptor that was made (Nomad's CVE-2026-6959). Invariant: a full disk
-//! costs output, which is counted, and never blocks the container or spins.
+//! written through the descriptor that was made (Nomad's CVE-2026-6959). A file that was rotated
+//! carries where in the whole stream it begins and, once another one goes on, where it ends, as
+//! extended attributes that no container can set: whoever follows the stream keeps its place by
+//! them, and is woken by the latter. Invariants: a full disk costs output, which is counted and, as
+//! soon as there is room again, said in the file, and never blocks the container or spins; a turn
+//! takes what was there when it began, however fast the container writes on.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 use rustix::pipe::{SpliceFlags, splice};
 use serde::{Deserialize, Serialize};
 
+use crate::spec::Kept;
+
 /// Bytes moved per turn of the event loop, so that one loud container cannot starve the others.
-const TURN_BYTES: usize = 1 << 20;
+const TURN_BYTES: usize = 256 << 10;
 /// Bytes still taken after the container ended: the largest pipe it can have made.
 const LAST_BYTES: usize = 4 << 20;
+/// What the pipe of a loud container is made to hold, so that it needs fewer turns.
+const LOUD_PIPE_BYTES: usize = 256 << 10;
+/// What a pipe holds that nobody changed: 16 pages, pipe(7).
+const PIPE_BYTES: usize = 64 << 10;
 /// How often a name that the container put in the way is removed.
 const MAX_TRIES: usize = 8;
+
+/// The extended attribute with the place in the stream where a file begins, in decimal. The first
+/// one begins at 0 and has none.
+pub const START_ATTRIBUTE: &str = "trusted.gantry.start";
+/// The one with the place where it ends; another file goes on from there.
+pub const END_ATTRIBUTE: &str = "trusted.gantry.end";
 
 /// What a turn found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// The pipe may have more, now or later.
-    Open,
+    /// This much was in the pipe, which may have more, now or later.
+    Open(usize),
     /// Every writer is gone.
     Closed,
 }
 
-/// When and how often files are rotated.
+/// How much is kept, and whose it is.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Rotation {
-    /// 0 never rotates.
-    pub(super) max_bytes: u64,
-    /// Old files kept.
-    pub(super) keep: u32,
+    /// How much.
+    pub(super) kept: Kept,
     /// Whose the files are, where the container's users are none of the host's: a user that it does
     /// not have, so that it cannot open them for writing. Whoever writes to a file holds up whoever
     /// else does.
@@ -58,19 +72,37 @@ impl Rotation {
     }
 }
 
+/// What came of turns so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Moved {
+    /// Bytes that are in files.
+    pub(super) bytes: u64,
+    /// Files that were rotated.
+    pub(super) rotations: u64,
+}
+
 /// One stream.
 #[derive(Debug)]
 pub(super) struct Pump {
     pipe: OwnedFd,
+    /// What it holds, as far as known.
+    room: usize,
     dir: Arc<OwnedFd>,
     name: &'static str,
     /// None: the next byte makes a new one.
     file: Option<OwnedFd>,
+    /// Its predecessor, until it carries where it ends.
+    full: Option<OwnedFd>,
     /// Whether what has the name is still to be opened.
     unopened: bool,
+    /// Where the file begins in the stream.
+    start: u64,
     offset: u64,
     rotation: Rotation,
+    moved: Moved,
     dropped_bytes: u64,
+    /// What was dropped since the file last said so, and why.
+    unsaid: Option<(u64, Errno)>,
 }
 
 /// Opens the directory that files of output lie in.
@@ -131,6 +163,20 @@ fn clear_name(dir: &OwnedFd, name: &str) {
     }
 }
 
+/// A place in the stream that a file carries; None when it carries none.
+fn place(file: &OwnedFd, attribute: &str) -> Option<u64> {
+    // As many digits as the largest number has.
+    let mut text = [0; 20];
+    let length = rustix::fs::fgetxattr(file, attribute, &mut text).ok()?;
+    std::str::from_utf8(text.get(..length)?).ok()?.parse().ok()
+}
+
+/// A file system that keeps no attributes only costs those who follow their place.
+fn set_place(file: &OwnedFd, attribute: &str, place: u64) {
+    let text = place.to_string();
+    let _ = rustix::fs::fsetxattr(file, attribute, text.as_bytes(), XattrFlags::empty());
+}
+
 impl Pump {
     /// A stream that goes on at the end of `file`, which was opened a moment ago; without one, at the
     /// first byte, in the file that has its name, or a new one.
@@ -145,13 +191,18 @@ impl Pump {
         let end = stat.and_then(|stat| u64::try_from(stat.st_size).ok());
         Self {
             pipe,
+            room: PIPE_BYTES,
             dir,
             name,
             unopened: end.is_none(),
             file,
+            full: None,
+            start: 0,
             offset: end.unwrap_or(0),
             rotation,
+            moved: Moved::default(),
             dropped_bytes: 0,
+            unsaid: None,
         }
     }
 
@@ -160,14 +211,43 @@ impl Pump {
         self.pipe.as_fd()
     }
 
+    /// What its pipe holds.
+    pub(super) fn room(&self) -> usize {
+        self.room
+    }
+
     /// Bytes that could not be written.
     pub(super) fn dropped_bytes(&self) -> u64 {
         self.dropped_bytes
     }
 
+    /// What came of its turns since this was last asked.
+    pub(super) fn take_moved(&mut self) -> Moved {
+        std::mem::take(&mut self.moved)
+    }
+
     /// Moves what is there, up to a bound.
     pub(super) fn turn(&mut self, null: BorrowedFd<'_>) -> Turn {
-        self.take(TURN_BYTES, null)
+        let found = rustix::io::ioctl_fionread(&self.pipe).unwrap_or(0);
+        let found = usize::try_from(found).unwrap_or(usize::MAX);
+        // One byte more tells an empty pipe from one that everyone has closed.
+        let open = self.take(found.clamp(1, TURN_BYTES), null);
+        self.widen(found);
+        if open {
+            Turn::Open(found)
+        } else {
+            Turn::Closed
+        }
+    }
+
+    /// Gives a pipe that runs full more room, once.
+    fn widen(&mut self, found: usize) {
+        if self.room >= LOUD_PIPE_BYTES || found < self.room / 8 * 7 {
+            return;
+        }
+        // Refused to a user with too many pages in pipes; then it stays as it is.
+        let _ = rustix::pipe::fcntl_setpipe_size(&self.pipe, LOUD_PIPE_BYTES);
+        self.room = LOUD_PIPE_BYTES;
     }
 
     /// Moves what an ended container left in the pipe.
@@ -175,37 +255,45 @@ impl Pump {
         self.take(LAST_BYTES, null);
     }
 
-    fn take(&mut self, mut budget: usize, null: BorrowedFd<'_>) -> Turn {
+    /// Whether somebody can still write to the pipe, as far as seen.
+    fn take(&mut self, mut budget: usize, null: BorrowedFd<'_>) -> bool {
         while budget > 0 {
             match self.take_once(budget) {
-                Ok(0) => return Turn::Closed,
-                Ok(moved) => budget = budget.saturating_sub(moved),
+                Ok(0) => return false,
+                Ok(moved) => {
+                    self.moved.bytes += moved as u64;
+                    budget = budget.saturating_sub(moved);
+                }
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Turn::Open,
+                Err(Errno::AGAIN) => return true,
                 // Full disk, quota, size limit, I/O error: the container goes on without.
-                Err(_) => match self.discard(budget, null) {
-                    Ok(0) => return Turn::Closed,
+                Err(why) => match self.discard(budget, why, null) {
+                    Ok(0) => return false,
                     Ok(dropped) => budget = budget.saturating_sub(dropped),
-                    Err(_) => return Turn::Open,
+                    Err(_) => return true,
                 },
             }
         }
-        Turn::Open
+        true
     }
 
     fn take_once(&mut self, budget: usize) -> Result<usize, Errno> {
-        let max = self.rotation.max_bytes;
         if self.unopened {
             let (file, offset) = open_file(&self.dir, self.name, self.rotation)?;
+            self.start = place(&file, START_ATTRIBUTE).unwrap_or(0);
             (self.file, self.offset, self.unopened) = (Some(file), offset, false);
         }
-        if self.file.is_none() || (max > 0 && self.offset >= max) {
+        if self.file.is_none() || self.left() == 0 {
             self.rotate()?;
         }
-        let room = if max > 0 { max - self.offset } else { u64::MAX };
-        let length = budget.min(usize::try_from(room).unwrap_or(usize::MAX));
+        if self.unsaid.is_some() {
+            self.say_loss()?;
+        }
+        let left = usize::try_from(self.left()).unwrap_or(usize::MAX);
         let file = self.file.as_ref().ok_or(Errno::NOSPC)?;
         let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+        // What was said may have filled it: one byte too many harms nothing.
+        let length = budget.min(left.max(1));
         splice(
             &self.pipe,
             None,
@@ -216,30 +304,67 @@ impl Pump {
         )
     }
 
-    fn discard(&mut self, budget: usize, null: BorrowedFd<'_>) -> Result<usize, Errno> {
+    /// What the file may still take.
+    fn left(&self) -> u64 {
+        match self.rotation.kept.max_bytes {
+            0 => u64::MAX,
+            max => max.saturating_sub(self.offset),
+        }
+    }
+
+    fn discard(&mut self, budget: usize, why: Errno, null: BorrowedFd<'_>) -> Result<usize, Errno> {
         let dropped = splice(&self.pipe, None, null, None, budget, SpliceFlags::NONBLOCK)?;
+        if dropped > 0 {
+            let before = self.unsaid.map_or(0, |(bytes, _)| bytes);
+            self.unsaid = Some((before + dropped as u64, why));
+        }
         self.dropped_bytes += dropped as u64;
         Ok(dropped)
     }
 
-    /// `stdout.1` becomes `stdout.2` and so on; the oldest is overwritten.
+    /// Writes into the file what it lacks.
+    fn say_loss(&mut self) -> Result<(), Errno> {
+        let (Some(file), Some((bytes, why))) = (&self.file, self.unsaid) else {
+            return Ok(());
+        };
+        let why = std::io::Error::from(why);
+        let words = format!("\n[gantry: {bytes} bytes of output were lost here: {why}]\n");
+        let said = rustix::io::pwrite(file, words.as_bytes(), self.offset)?;
+        self.offset += said as u64;
+        self.unsaid = None;
+        Ok(())
+    }
+
+    /// Goes on in a new file.
     fn rotate(&mut self) -> Result<(), Errno> {
-        let numbered = |number: u32| format!("{}.{number}", self.name);
-        for number in (1..self.rotation.keep).rev() {
-            // A gap in the numbers is no failure, and neither is what the container put there.
-            let _ = rustix::fs::renameat(
-                &*self.dir,
-                numbered(number),
-                &*self.dir,
-                numbered(number + 1),
-            );
+        // When the new file cannot be made, the old ones are renamed only once.
+        if let Some(full) = self.file.take() {
+            self.rename();
+            self.start = self.start.saturating_add(self.offset);
+            self.offset = 0;
+            self.full = Some(full);
+            self.moved.rotations += 1;
         }
-        if self.rotation.keep > 0 {
+        let made = make_file(&self.dir, self.name, self.rotation)?;
+        set_place(&made, START_ATTRIBUTE, self.start);
+        self.file = Some(made);
+        if let Some(full) = self.full.take() {
+            set_place(&full, END_ATTRIBUTE, self.start);
+        }
+        Ok(())
+    }
+
+    /// `stdout.1` becomes `stdout.2` and so on; the oldest is overwritten.
+    fn rename(&self) {
+        let keep = self.rotation.kept.files;
+        let numbered = |number: u32| format!("{}.{number}", self.name);
+        for number in (1..keep).rev() {
+            // A gap in the numbers is no failure, and neither is what the container put there.
+            let (from, to) = (numbered(number), numbered(number + 1));
+            let _ = rustix::fs::renameat(&*self.dir, from, &*self.dir, to);
+        }
+        if keep > 0 {
             let _ = rustix::fs::renameat(&*self.dir, self.name, &*self.dir, numbered(1));
         }
-        self.file = None;
-        let made = make_file(&self.dir, self.name, self.rotation)?;
-        (self.file, self.offset) = (Some(made), 0);
-        Ok(())
     }
 }

@@ -191,6 +191,16 @@ pub enum Event {
         /// Which container.
         id: ContainerId,
     },
+    /// What became of all output since the keeper started. To every client, once a second at most
+    /// and only while something changes.
+    Output {
+        /// Bytes written into files.
+        moved_bytes: u64,
+        /// Files rotated.
+        rotations: u64,
+        /// Streams that something holds up: a slow disk, a write that does not end.
+        held_up: u64,
+    },
     /// A request that was not carried out.
     Refused {
         /// Name of the request, such as `signal`.

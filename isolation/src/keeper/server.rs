@@ -29,7 +29,7 @@ use super::errand::Errand;
 use super::exec::{PidNamespace, Session, Sessions};
 use super::filters::Filters;
 use super::ids::UserPool;
-use super::outlet::Outlet;
+use super::outlet::{Heard, Outlet};
 use super::protocol::Event;
 use super::slots::Slots;
 use super::sweeper::{Job, Sweeper, Swept};
@@ -344,14 +344,25 @@ impl Keeper {
 
     fn output(&mut self) {
         // When the outlet is gone, its pidfd says so, too.
-        let Some(word) = self.outlet.hear(&self.poll) else {
-            return;
-        };
-        if let Some(container) = self.containers.by_serial.get_mut(&word.serial) {
-            container.dropped_bytes = word.dropped_bytes;
-        }
-        if word.drained {
-            self.drained(word.serial);
+        match self.outlet.hear(&self.poll) {
+            None => {}
+            Some(Heard::Moved(totals)) => self.clients.broadcast(&Event::Output {
+                moved_bytes: totals.bytes,
+                rotations: totals.rotations,
+                held_up: totals.held_up,
+            }),
+            Some(Heard::Streams {
+                serial,
+                dropped_bytes,
+                drained,
+            }) => {
+                if let Some(container) = self.containers.by_serial.get_mut(&serial) {
+                    container.dropped_bytes = dropped_bytes;
+                }
+                if drained {
+                    self.drained(serial);
+                }
+            }
         }
     }
 

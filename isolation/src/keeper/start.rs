@@ -189,23 +189,19 @@ fn streams(
 ) -> Result<(Option<Streams>, [Option<OwnedFd>; 2]), Errno> {
     let Output::Files {
         dir,
-        max_bytes,
-        keep,
+        stdout,
+        stderr,
     } = output
     else {
         return Ok((None, [None, None]));
     };
     let dir = open_dir(dir)?;
-    let rotation = Rotation {
-        max_bytes: *max_bytes,
-        keep: *keep,
-        owner,
-    };
+    let rotations = [*stdout, *stderr].map(|kept| Rotation { kept, owner });
     // Nobody else is in the directory yet, so this waits for nobody.
-    let open = |name| open_file(&dir, name, rotation).map(|(file, _)| file);
-    let files = [open(NAMES[0])?, open(NAMES[1])?];
+    let open = |stream: usize| open_file(&dir, NAMES[stream], rotations[stream]);
+    let files = [open(0)?.0, open(1)?.0];
     let (stdout, stdout_end) = pipe_with(PipeFlags::CLOEXEC)?;
     let (stderr, stderr_end) = pipe_with(PipeFlags::CLOEXEC)?;
-    let streams = Streams::new(dir, [stdout, stderr], files, rotation);
+    let streams = Streams::new(dir, [stdout, stderr], files, rotations);
     Ok((Some(streams), [Some(stdout_end), Some(stderr_end)]))
 }

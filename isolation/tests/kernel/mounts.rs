@@ -45,11 +45,7 @@ fn as_both(node: &mut Node, spec: &ContainerSpec, check: impl Fn(&str, &str)) {
         std::fs::set_permissions(&sandbox, std::fs::Permissions::from_mode(0o777)).unwrap();
         spec.id = id(&container);
         spec.sandbox = Some(sandbox.clone());
-        spec.output = gantry_isolation::spec::Output::Files {
-            dir: sandbox,
-            max_bytes: 0,
-            keep: 0,
-        };
+        spec.output = gantry_isolation::spec::Output::files(sandbox, 0, 0);
         (spec.user, spec.ids) = (user, ids.clone());
         let ended = node.run(&spec);
         check(name, &ended.stdout);

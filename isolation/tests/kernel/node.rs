@@ -111,11 +111,7 @@ impl Node {
         let argv = argv.iter().map(ToString::to_string).collect();
         let dir = self.path("containers").join(name);
         let mut spec = ContainerSpec::new(id(name), root, dir, argv);
-        spec.output = Output::Files {
-            dir: sandbox.clone(),
-            max_bytes: 0,
-            keep: 0,
-        };
+        spec.output = Output::files(sandbox.clone(), 0, 0);
         spec.sandbox = Some(sandbox);
         spec
     }

@@ -15,11 +15,7 @@ fn rotating(
 ) -> gantry_isolation::spec::ContainerSpec {
     let mut spec = node.shell(name, script);
     let dir = spec.sandbox.clone().unwrap();
-    spec.output = Output::Files {
-        dir,
-        max_bytes,
-        keep,
-    };
+    spec.output = Output::files(dir, max_bytes, keep);
     spec
 }
 
@@ -113,11 +109,7 @@ fn a_full_disk_costs_output_which_is_counted() {
     )
     .unwrap();
     let mut spec = node.shell("c1", "head -c 1m /dev/zero; echo end >&2; sleep 1000");
-    spec.output = Output::Files {
-        dir: small.clone(),
-        max_bytes: 0,
-        keep: 0,
-    };
+    spec.output = Output::files(small.clone(), 0, 0);
     node.start(&spec);
     node.started("c1");
     let dropped = until("drops", || {

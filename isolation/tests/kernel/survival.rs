@@ -19,11 +19,7 @@ fn output_flows_and_an_exit_is_kept_while_nobody_is_connected() {
     let script = "seq 1000; until test -e gate; do sleep 0.01; done; echo late; exit 42";
     let mut spec = node.shell("c1", script);
     let dir = spec.sandbox.clone().unwrap();
-    spec.output = gantry_isolation::spec::Output::Files {
-        dir,
-        max_bytes: 1000,
-        keep: 9,
-    };
+    spec.output = gantry_isolation::spec::Output::files(dir, 1000, 9);
     node.start(&spec);
     node.started("c1");
     node.client.shutdown();
@@ -367,11 +363,7 @@ fn an_outlet_that_is_killed_is_replaced_and_no_output_is_lost() {
     let script = "for i in 1 2 3 4 5; do seq 1000; until test -e gate$i; do sleep 0.01; done; done";
     let mut spec = node.shell("c1", script);
     let dir = spec.sandbox.clone().unwrap();
-    spec.output = gantry_isolation::spec::Output::Files {
-        dir,
-        max_bytes: 10_000,
-        keep: 9,
-    };
+    spec.output = gantry_isolation::spec::Output::files(dir, 10_000, 9);
     node.start(&spec);
     node.started("c1");
     let whole = |node: &Node| -> String {

@@ -140,11 +140,7 @@ fn one_that_did_not_come_along_is_missed() {
     node.start(&wanted);
     let words = "check the spec: no terminal came with the request";
     assert_eq!(node.start_failure("c1"), words);
-    wanted.output = Output::Files {
-        dir: node.path("sandbox-c1"),
-        max_bytes: 0,
-        keep: 0,
-    };
+    wanted.output = Output::files(node.path("sandbox-c1"), 0, 0);
     node.start(&wanted);
     assert!(node.start_failure("c1").contains("no output files"));
 }

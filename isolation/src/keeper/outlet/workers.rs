@@ -1,16 +1,13 @@
 //! The outlet's own process: one thread that listens, and as many that move bytes as it takes for
 //! those that can go on to go on.
 //!
-//! ```text
-//! Waiting ──readable──▶ Queued ──worker──▶ Busy ──▶ Waiting …  or, closed or finished, gone
-//! ```
 //! A worker may block for as long as whoever holds the pipe or the file likes. When all are busy, some
 //! stream waits and nobody has got any further for [`STALL`], one more worker is started: a container
-//! can hold up two of them, and only its own output. It deliberately keeps nothing that the keeper
-//! does not have. Invariants: a stream is with one worker at most; the listening thread touches no
-//! pipe and no file, and the lock is held only for moments.
+//! can hold up two of them, and only its own output. A worker with nothing to do waits until the next
+//! stream has rested; while none has the time, the listening thread looks every [`STALL`]. The outlet
+//! deliberately keeps nothing that the keeper does not have. Invariants: the listening thread touches
+//! no pipe and no file, and the lock is held only for moments; while nobody writes, nothing wakes.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,7 +20,8 @@ use rustix::io::Errno;
 
 use super::super::output::{NAMES, Pump, Turn};
 use super::super::packet;
-use super::{Order, Word};
+use super::streams::{Streams, Then};
+use super::{Order, Totals, Word};
 use crate::child::{FIRST_FREE_FD, REPORT_FD};
 use crate::sys;
 
@@ -35,6 +33,8 @@ const MAX_WORKERS: usize = 512;
 const STALL: Duration = Duration::from_millis(20);
 /// How long a worker too many waits for something to do.
 const IDLE: Duration = Duration::from_secs(10);
+/// How often the keeper hears how much was moved, while anything is.
+const REPORT: Duration = Duration::from_secs(1);
 /// More than the deepest of their calls takes.
 const STACK_BYTES: usize = 128 << 10;
 /// Events taken per turn.
@@ -44,57 +44,23 @@ const SOCKET: u64 = u64::MAX;
 
 const READABLE: EventFlags = EventFlags::IN.union(EventFlags::ONESHOT);
 
-#[derive(Debug)]
-enum Place {
-    Waiting(Pump),
-    Queued(Pump),
-    Busy,
-}
-
-#[derive(Debug)]
-struct Stream {
-    place: Place,
-    finish: bool,
-}
-
 #[derive(Debug, Default)]
 struct State {
-    streams: BTreeMap<u64, Stream>,
-    queue: VecDeque<u64>,
+    streams: Streams,
     workers: usize,
     idle: usize,
-    /// How often a worker was done with a stream for now.
-    turns: u64,
+    /// Until when an idle worker waits for the stream that has rested first.
+    watched: Option<Instant>,
 }
 
 impl State {
-    /// Puts a stream that waits into the queue.
-    fn enqueue(&mut self, number: u64) {
-        let Some(stream) = self.streams.get_mut(&number) else {
-            return;
-        };
-        stream.place = match std::mem::replace(&mut stream.place, Place::Busy) {
-            Place::Waiting(pump) => {
-                self.queue.push_back(number);
-                Place::Queued(pump)
-            }
-            other => other,
-        };
-    }
-
-    /// The next one to work on, and whether it is its last turn.
-    fn next(&mut self) -> Option<(u64, Pump, bool)> {
-        let number = self.queue.pop_front()?;
-        let stream = self.streams.get_mut(&number)?;
-        match std::mem::replace(&mut stream.place, Place::Busy) {
-            Place::Queued(pump) => Some((number, pump, stream.finish)),
-            // Not in the queue.
-            Place::Waiting(_) | Place::Busy => None,
-        }
-    }
-
     fn lacks_workers(&self) -> bool {
-        self.queue.len() > self.idle && self.workers < MAX_WORKERS
+        self.streams.queued() > self.idle && self.workers < MAX_WORKERS
+    }
+
+    /// Whether anything goes on that may need another look.
+    fn is_active(&self) -> bool {
+        self.workers > self.idle || self.streams.queued() > 0 || self.streams.due().is_some()
     }
 }
 
@@ -104,6 +70,16 @@ struct Shared {
     epoll: OwnedFd,
     socket: OwnedFd,
     null: OwnedFd,
+}
+
+/// What the listening thread remembers.
+#[derive(Debug, Default)]
+struct Watch {
+    /// Since when a worker is lacking, and how far the others were then.
+    stalled: Option<(Instant, u64)>,
+    /// What the keeper was told last, and when.
+    told: Totals,
+    told_at: Option<Instant>,
 }
 
 /// Number of one stream of a container.
@@ -150,9 +126,9 @@ impl Shared {
 
     fn listen(&'static self) -> Result<(), Errno> {
         let mut events = Vec::with_capacity(MAX_EVENTS);
-        let mut stalled = None;
+        let mut watch = Watch::default();
         loop {
-            let most = stalled.map(|_| STALL);
+            let most = self.look(&mut watch);
             let most = most.and_then(|most| Timespec::try_from(most).ok());
             events.clear();
             match epoll::wait(&self.epoll, spare_capacity(&mut events), most.as_ref()) {
@@ -171,47 +147,74 @@ impl Shared {
                     number => self.enqueue(number),
                 }
             }
-            stalled = self.employ(stalled);
         }
     }
 
+    /// Does what no worker has the time for; how long the next look may wait.
+    fn look(&'static self, watch: &mut Watch) -> Option<Duration> {
+        let now = Instant::now();
+        let mut state = self.state();
+        state.streams.wake(now);
+        for _ in 0..state.streams.queued().min(state.idle) {
+            self.work.notify_one();
+        }
+        watch.stalled = self.employ(&mut state, watch.stalled);
+        let active = state.is_active();
+        let Watch { told, told_at, .. } = watch;
+        let changed = told.held_up > 0 || state.streams.moved() != told.moved();
+        let since = told_at.map(|at| now.saturating_duration_since(at));
+        let left = since.map_or(Duration::ZERO, |since| REPORT.saturating_sub(since));
+        let due = left.is_zero() && (active || changed);
+        let totals = due.then(|| state.streams.totals(now));
+        drop(state);
+        if let Some(totals) = totals {
+            if totals != *told {
+                self.tell(&Word::Moved(totals));
+            }
+            (*told, *told_at) = (totals, Some(now));
+        }
+        let report = (changed && !due).then_some(left);
+        report.into_iter().chain(active.then_some(STALL)).min()
+    }
+
     fn enqueue(&self, number: u64) {
-        self.state().enqueue(number);
+        self.state().streams.enqueue(number);
         self.work.notify_one();
     }
 
     /// A stream that waits is over.
     fn close(&self, number: u64) {
-        let mut state = self.state();
-        let Some(stream) = state.streams.get_mut(&number) else {
-            return;
-        };
-        match std::mem::replace(&mut stream.place, Place::Busy) {
-            Place::Waiting(pump) => {
-                drop(state);
-                let dropped_bytes = pump.dropped_bytes();
-                self.put_back(number, pump, Turn::Closed);
-                self.tell(number, dropped_bytes, true);
-            }
-            other => stream.place = other,
+        let closed = self.state().streams.close(number);
+        if let Some(pump) = closed {
+            let dropped_bytes = pump.dropped_bytes();
+            self.ignore(&pump);
+            self.tell_of(number, dropped_bytes, true);
         }
     }
 
-    fn tell(&self, number: u64, dropped_bytes: u64, closed: bool) {
+    /// The keeper has the pipe open, too: closing ours does not take it out of the set.
+    fn ignore(&self, pump: &Pump) {
+        let _ = epoll::delete(&self.epoll, pump.pipe());
+    }
+
+    fn tell(&self, word: &Word) {
+        // When the keeper is gone there is nobody to tell, and the listening thread ends us all.
+        let _ = packet::send(self.socket.as_fd(), word, &[]);
+    }
+
+    fn tell_of(&self, number: u64, dropped_bytes: u64, closed: bool) {
         let streams = NAMES.len() as u64;
-        let word = Word {
+        self.tell(&Word::Stream {
             serial: number / streams,
             stream: usize::from(!number.is_multiple_of(streams)),
             dropped_bytes,
             closed,
-        };
-        // When the keeper is gone there is nobody to tell, and the listening thread ends us all.
-        let _ = packet::send(self.socket.as_fd(), &word, &[]);
+        });
     }
 
     fn obey(&self, order: &Order, fds: Vec<OwnedFd>) {
         match *order {
-            Order::Take { serial, rotation } => {
+            Order::Take { serial, rotations } => {
                 let mut fds = fds.into_iter();
                 let (Some(dir), Some(stdout), Some(stderr)) = (fds.next(), fds.next(), fds.next())
                 else {
@@ -219,52 +222,45 @@ impl Shared {
                 };
                 let dir = Arc::new(dir);
                 for (stream, pipe) in [stdout, stderr].into_iter().enumerate() {
-                    let pump = Pump::new(pipe, dir.clone(), NAMES[stream], rotation, fds.next());
-                    self.add(serial, stream, pump);
+                    let (name, rotation) = (NAMES[stream], rotations[stream]);
+                    let pump = Pump::new(pipe, dir.clone(), name, rotation, fds.next());
+                    self.add(number(serial, stream), pump);
                 }
             }
             Order::Finish { serial } => {
                 for stream in 0..NAMES.len() {
-                    let number = number(serial, stream);
-                    if let Some(stream) = self.state().streams.get_mut(&number) {
-                        stream.finish = true;
-                    }
-                    self.enqueue(number);
+                    self.state().streams.finish(number(serial, stream));
+                    self.work.notify_one();
                 }
             }
         }
     }
 
-    fn add(&self, serial: u64, stream: usize, pump: Pump) {
-        let number = number(serial, stream);
+    fn add(&self, number: u64, pump: Pump) {
+        let data = EventData::new_u64(number);
         let mut state = self.state();
-        let added = epoll::add(
-            &self.epoll,
-            pump.pipe(),
-            EventData::new_u64(number),
-            READABLE,
-        );
-        let stream = Stream {
-            place: Place::Waiting(pump),
-            finish: false,
-        };
-        state.streams.insert(number, stream);
+        let added = epoll::add(&self.epoll, pump.pipe(), data, READABLE);
+        state.streams.add(number, pump);
         if added.is_err() {
             // Out of kernel memory: what comes is not seen before the end, but nothing is lost.
-            state.enqueue(number);
+            state.streams.enqueue(number);
         }
     }
 
     /// Starts a worker if one is lacking; since when one is, and how far the others were then.
-    fn employ(&'static self, stalled: Option<(Instant, u64)>) -> Option<(Instant, u64)> {
-        let mut state = self.state();
+    fn employ(
+        &'static self,
+        state: &mut State,
+        stalled: Option<(Instant, u64)>,
+    ) -> Option<(Instant, u64)> {
         if !state.lacks_workers() {
             return None;
         }
-        let since = stalled.filter(|(_, turns)| *turns == state.turns);
+        let turns = state.streams.turns;
+        let since = stalled.filter(|(_, then)| *then == turns);
         let is_due = since.is_some_and(|(since, _)| since.elapsed() >= STALL);
         if state.workers >= WORKERS && !is_due {
-            return since.or_else(|| Some((Instant::now(), state.turns)));
+            return since.or_else(|| Some((Instant::now(), turns)));
         }
         let spawned = std::thread::Builder::new()
             .stack_size(STACK_BYTES)
@@ -272,7 +268,7 @@ impl Shared {
         if spawned.is_ok() {
             state.workers += 1;
         }
-        Some((Instant::now(), state.turns))
+        Some((Instant::now(), turns))
     }
 
     /// A worker's life.
@@ -289,7 +285,7 @@ impl Shared {
             self.put_back(number, pump, turn);
             let closed = turn == Turn::Closed;
             if closed || dropped_bytes != before {
-                self.tell(number, dropped_bytes, closed);
+                self.tell_of(number, dropped_bytes, closed);
             }
         }
     }
@@ -298,17 +294,34 @@ impl Shared {
     fn next(&self) -> Option<(u64, Pump, bool)> {
         let mut state = self.state();
         loop {
-            if let Some(next) = state.next() {
+            let now = Instant::now();
+            state.streams.wake(now);
+            if let Some(next) = state.streams.next(now) {
+                // Another one must go on, or watch those that rest.
+                let unwatched = state.watched.is_none() && state.streams.due().is_some();
+                if state.idle > 0 && (state.streams.queued() > 0 || unwatched) {
+                    self.work.notify_one();
+                }
                 return Some(next);
             }
+            let due = state.streams.due();
+            let watches = due.filter(|due| state.watched.is_none_or(|until| *due < until));
+            if watches.is_some() {
+                state.watched = watches;
+            }
+            let time = watches.map_or(IDLE, |due| due.saturating_duration_since(now).min(IDLE));
             state.idle += 1;
             let (woken, timeout) = self
                 .work
-                .wait_timeout(state, IDLE)
+                .wait_timeout(state, time)
                 .unwrap_or_else(PoisonError::into_inner);
             state = woken;
             state.idle -= 1;
-            if timeout.timed_out() && state.queue.is_empty() && state.workers > WORKERS {
+            if watches.is_some() && state.watched == watches {
+                state.watched = None;
+            }
+            let surplus = state.workers > WORKERS && state.streams.queued() == 0;
+            if timeout.timed_out() && time == IDLE && surplus {
                 state.workers -= 1;
                 return None;
             }
@@ -317,25 +330,16 @@ impl Shared {
 
     fn put_back(&self, number: u64, pump: Pump, turn: Turn) {
         let mut state = self.state();
-        state.turns += 1;
         if turn == Turn::Closed {
-            // The keeper has the pipe open, too: closing ours does not take it out.
-            let _ = epoll::delete(&self.epoll, pump.pipe());
-            state.streams.remove(&number);
-            return;
+            self.ignore(&pump);
         }
-        let Some(stream) = state.streams.get_mut(&number) else {
-            return;
-        };
-        let finish = stream.finish;
-        if !finish {
+        let then = state.streams.put_back(number, pump, turn, Instant::now());
+        if then == Then::Listen
+            && let Some(pump) = state.streams.waiting(number)
+        {
             // It fails only for a pipe that is not in the set.
             let data = EventData::new_u64(number);
             let _ = epoll::modify(&self.epoll, pump.pipe(), data, READABLE);
-        }
-        stream.place = Place::Waiting(pump);
-        if finish {
-            state.enqueue(number);
         }
     }
 }

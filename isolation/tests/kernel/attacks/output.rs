@@ -29,11 +29,7 @@ fn with_rotation(trick: &str) {
         let Some(dir) = spec.sandbox.clone() else {
             unreachable!("the container has a sandbox")
         };
-        spec.output = Output::Files {
-            dir,
-            max_bytes: 8192,
-            keep: 2,
-        };
+        spec.output = Output::files(dir, 8192, 2);
         let ended = node.run(&spec);
         assert!(ended.status.success(), "{}: {ended:?}", who.name);
         assert!(
@@ -70,11 +66,7 @@ fn grow_the_log_without_end() {
             unreachable!("the container has a sandbox")
         };
         let max_bytes = 1 << 20;
-        spec.output = Output::Files {
-            dir: dir.clone(),
-            max_bytes,
-            keep: 2,
-        };
+        spec.output = Output::files(dir.clone(), max_bytes, 2);
         node.run(&spec);
         let sizes = std::fs::read_dir(dir).unwrap().flatten();
         let total: u64 = sizes.map(|entry| entry.metadata().unwrap().len()).sum();
@@ -215,11 +207,7 @@ for _ in range(64):
 ";
         let mut spec = container(&node, &who, script);
         let dir = spec.sandbox.clone().unwrap();
-        spec.output = Output::Files {
-            dir,
-            max_bytes: 8192,
-            keep: 2,
-        };
+        spec.output = Output::files(dir, 8192, 2);
         let ended = node.run(&spec);
         assert!(ended.status.success(), "{}: {ended:?}", who.name);
     }
