@@ -15,7 +15,7 @@ mod hear;
 mod launch;
 mod stop;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use gantry_agent_core::{Action, Event as Change, KeeperId, Now, Tasks};
@@ -73,6 +73,8 @@ pub(crate) struct Daemon {
     /// Bytes in the sandboxes and roots of tasks that are not over, where they were looked at.
     disk_used: BTreeMap<TaskId, u64>,
     layers: Layers,
+    /// Tasks whose end is counted but not acknowledged.
+    ended: BTreeSet<TaskId>,
     stopping: Stopping,
     actions: Vec<Action>,
     keeper_id: KeeperId,
@@ -115,6 +117,7 @@ impl Daemon {
             execs: Execs::default(),
             disk_used: BTreeMap::new(),
             layers: Layers::default(),
+            ended: BTreeSet::new(),
             stopping: Stopping::default(),
             actions: Vec::new(),
             keeper_id: parts.keeper_id,

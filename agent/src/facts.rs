@@ -1,5 +1,5 @@
 //! What does not change while the agent runs, and the id that comes with the first registration;
-//! shared by the loop, the HTTP side and the handle. Decides nothing.
+//! shared by the loop, the HTTP side and the handle; and the counters, for the same reason. Decides nothing.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -7,6 +7,8 @@ use std::sync::OnceLock;
 
 use gantry_wire::resources::Resources;
 use gantry_wire::time::Millis;
+
+use crate::metrics::Metrics;
 
 #[derive(Debug)]
 pub(crate) struct Facts {
@@ -17,6 +19,8 @@ pub(crate) struct Facts {
     pub(crate) lacks: Vec<String>,
     pub(crate) version: &'static str,
     pub(crate) started: Millis,
+    /// What is counted: the one thing here that changes.
+    pub(crate) metrics: Metrics,
     agent_id: OnceLock<String>,
 }
 
@@ -38,6 +42,7 @@ impl Facts {
             lacks,
             version,
             started,
+            metrics: Metrics::new(),
             agent_id,
         }
     }

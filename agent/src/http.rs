@@ -13,7 +13,9 @@ mod browse;
 mod files;
 mod guard;
 pub(crate) mod images;
+mod metrics;
 mod problem;
+mod prometheus;
 mod sandbox_path;
 mod stall;
 mod state;
@@ -41,6 +43,7 @@ use self::v1::Api;
 use crate::container::NodeFacts;
 use crate::facts::Facts;
 use crate::inbox::Event;
+use crate::statistics::Statistics;
 
 /// Connections at a time; more wait in the kernel's backlog.
 const CONNECTIONS_MAX: usize = 512;
@@ -63,6 +66,7 @@ pub(crate) struct Server {
     pub(crate) node: NodeFacts,
     pub(crate) store: Store,
     pub(crate) images: Arc<Images>,
+    pub(crate) statistics: Statistics,
     pub(crate) allowed_hosts: Vec<String>,
 }
 
@@ -90,7 +94,8 @@ fn router(server: Arc<Server>, body_max: Duration) -> Router {
         .route("/health", get(state::health))
         .route("/version", get(state::version))
         .route("/flags", get(state::flags))
-        .route("/metrics/snapshot", get(state::metrics))
+        .route("/metrics/snapshot", get(metrics::snapshot))
+        .route("/metrics", get(metrics::prometheus))
         .merge(images::router(server.images.clone()))
         .layer(intake)
         // Takes its bodies in by itself: some are streams of records.

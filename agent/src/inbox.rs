@@ -130,6 +130,7 @@ pub(crate) struct ExecutorRow {
     pub(crate) info: ExecutorInfo,
     pub(crate) container: WireContainer,
     pub(crate) sandbox: String,
+    pub(crate) pid: u32,
 }
 
 impl From<ExecutorView<'_>> for ExecutorRow {
@@ -138,6 +139,7 @@ impl From<ExecutorView<'_>> for ExecutorRow {
             info: view.info.clone(),
             container: view.container.clone(),
             sandbox: view.sandbox.to_owned(),
+            pid: view.pid,
         }
     }
 }

@@ -32,6 +32,7 @@ mod image_server;
 mod inbox;
 mod keeper;
 mod layout;
+mod metrics;
 mod provision;
 mod resources;
 mod running;
@@ -40,6 +41,7 @@ mod saves;
 mod session;
 mod shield;
 mod start;
+mod statistics;
 mod volumes;
 
 pub use config::{Config, HTTP_PORT, Overrides};

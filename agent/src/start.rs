@@ -17,6 +17,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use gantry_agent_core::{Checkpoint, ExecutorCheckpoint, KeeperId, Saved, Stage, Tasks};
 use gantry_fetch::{Config as FetchConfig, Fetcher};
 use gantry_image::{RegistryConfig, Store, StoreConfig};
+use gantry_isolation::cgroup::Hierarchies;
 use gantry_isolation::gpu::{self, Gpu};
 use gantry_net::{Known, Network, NetworkConfig, PortMap, Severity};
 use gantry_wire::agent::{NetworkMode, PortMapping};
@@ -43,11 +44,13 @@ use crate::ids::PrivateIds;
 use crate::inbox::{EVENTS_MAX, Event};
 use crate::keeper::{KeeperError, KeeperLink};
 use crate::layout::Layout;
+use crate::metrics::Counter;
 use crate::provision::{Provision, port_maps};
 use crate::running::Running;
 use crate::sandboxes::Sandboxes;
 use crate::saves::Saves;
 use crate::shield::Shield;
+use crate::statistics::Statistics;
 use crate::{durable, gauge, gpus, http, resources, session};
 
 /// Longest `/etc/resolv.conf` that is given to containers.
@@ -213,6 +216,8 @@ where
     F: Future<Output = io::Result<S>> + Send + 'static,
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
+    let unread = disk.found.set_aside.len() as u64;
+    facts.metrics.add(Counter::RecoveryErrors, unread);
     let runtime = Handle::current();
     let cancel = CancellationToken::new();
     let (events, inbox) = (held.events, held.inbox);
@@ -231,6 +236,7 @@ where
         node: node.clone(),
         store: disk.store,
         images: Arc::new(images),
+        statistics: Statistics::new(Hierarchies::detect(), disk.layout.cgroup_parent()),
         allowed_hosts: config.allowed_hosts,
     };
     let prober = Prober::new(runtime.clone(), &server).map_err(StartError::Thread)?;

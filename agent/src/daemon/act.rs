@@ -15,6 +15,7 @@ use gantry_wire::ids::{ContainerId, TaskId};
 use super::{COLLECT_MS, Daemon};
 use crate::container::{self, Given};
 use crate::inbox::TaskRow;
+use crate::metrics::Counter;
 use crate::sandboxes;
 
 /// signal(7).
@@ -52,6 +53,7 @@ impl Daemon {
                 executor,
                 container,
             } => {
+                self.facts.metrics.add(Counter::ExecutorsTerminated, 1);
                 let view = self.tasks.executor(&executor);
                 let sandbox = view.map(|view| PathBuf::from(view.sandbox));
                 self.finish_sandbox(sandbox.filter(|sandbox| sandbox.exists()));
@@ -65,6 +67,8 @@ impl Daemon {
             Action::Release { task, container } => {
                 // One in that of an executor goes with it.
                 let own = self.tasks.executor_of(&task).is_none();
+                let over = u64::from(own);
+                self.facts.metrics.add(Counter::ExecutorsTerminated, over);
                 let view = self.tasks.get(&task).filter(|_| own);
                 self.finish_sandbox(view.map(|view| PathBuf::from(view.sandbox)));
                 self.forget(&container);
@@ -224,6 +228,7 @@ impl Daemon {
 
     fn discard(&mut self, task: &TaskId) {
         self.disk_used.remove(task);
+        self.ended.remove(task);
         // One that shares an executor was saved with it.
         removed(self.saves.remove(task), "a task");
     }
@@ -236,10 +241,16 @@ impl Daemon {
         if due.is_empty() {
             return;
         }
-        let backend = self.sandboxes.backend();
+        let (backend, facts) = (self.sandboxes.backend(), self.facts.clone());
         self.provision.runtime.spawn_blocking(move || {
             for sandbox in due {
-                if let Err(error) = sandboxes::remove(backend, &sandbox) {
+                let removed = sandboxes::remove(backend, &sandbox);
+                let counter = match removed {
+                    Ok(()) => Counter::PathRemovalsSucceeded,
+                    Err(_) => Counter::PathRemovalsFailed,
+                };
+                facts.metrics.add(counter, 1);
+                if let Err(error) = removed {
                     tracing::error!(?sandbox, "removing a finished sandbox: {error}");
                 }
             }

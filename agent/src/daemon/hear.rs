@@ -7,10 +7,12 @@ use gantry_isolation::keeper::{self, ListedState};
 use gantry_isolation::spec::ExitStatus;
 use gantry_wire::agent::{FromAgent, Register, Registered, StatusUpdate, from_agent, to_agent};
 use gantry_wire::ids::{AgentId, ContainerId, TaskId};
+use gantry_wire::task::{Reason, TaskState};
 
 use super::{Daemon, KEEPER_RETRY_MS};
 use crate::gauge::Measured;
 use crate::inbox::Event;
+use crate::metrics::Counter;
 use crate::provision::Attached;
 
 impl Daemon {
@@ -338,7 +340,35 @@ impl Daemon {
     }
 
     pub(super) fn send(&mut self, update: StatusUpdate) {
+        self.count_end(&update);
         self.say(from_agent::Kind::Status(update));
+    }
+
+    /// Counts the end of a task once, however often it is reported.
+    fn count_end(&mut self, update: &StatusUpdate) {
+        let state = update.state();
+        if !state.is_terminal() {
+            return;
+        }
+        let known = TaskId::parse(&*update.task_id).ok();
+        let known = known.filter(|task| self.tasks.get(task).is_some());
+        if !known.is_some_and(|task| self.ended.insert(task)) {
+            return;
+        }
+        let metrics = &self.facts.metrics;
+        metrics.add(
+            match state {
+                TaskState::TaskFinished => Counter::TasksFinished,
+                TaskState::TaskFailed => Counter::TasksFailed,
+                TaskState::TaskKilled => Counter::TasksKilled,
+                TaskState::TaskLost => Counter::TasksLost,
+                _ => Counter::TasksOther,
+            },
+            1,
+        );
+        if update.reason == Some(Reason::ReasonContainerLaunchFailed as i32) {
+            metrics.add(Counter::ContainerLaunchErrors, 1);
+        }
     }
 
     /// A coordinator that does not keep up loses the connection; updates are sent anew later.

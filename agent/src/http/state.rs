@@ -1,18 +1,16 @@
 //! What the agent tells about itself: `/state` in the agent's shape of Mesos (the fields that have
-//! a meaning here), `/health`, `/version`, `/flags`, `/metrics/snapshot`. Every number is true; a
+//! a meaning here), `/health`, `/version`, `/flags`. Every number is true; a
 //! field whose value is not known is left out.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use gantry_wire::agent::ResourcesMessage;
 use gantry_wire::resources::Resources;
-use gantry_wire::task::TaskState;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::Server;
@@ -173,46 +171,4 @@ fn resources(resources: &Resources) -> Value {
         "gpus": resources.gpus as f64,
         "ports": resources.ports.to_string(),
     })
-}
-
-pub(super) async fn metrics(State(server): State<Arc<Server>>) -> Result<Json<Value>, Problem> {
-    let view = view(&server).await?;
-    let facts = &server.facts;
-    let mut used = Resources::default();
-    let mut count: BTreeMap<TaskState, u32> = BTreeMap::new();
-    for task in &view.tasks {
-        *count.entry(task.state).or_default() += 1;
-        if !task.state.is_terminal() {
-            let none = ResourcesMessage::default();
-            used.add(&Resources::from(
-                task.launch.resources.as_ref().unwrap_or(&none),
-            ));
-        }
-    }
-    let of = |state: TaskState| f64::from(count.get(&state).copied().unwrap_or_default());
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs_f64();
-    let yes = |yes: bool| if yes { 1.0 } else { 0.0 };
-    let numbers = [
-        ("slave/uptime_secs", now - facts.started.seconds()),
-        ("slave/registered", yes(view.registered)),
-        ("slave/keeper_connected", yes(view.keeper_up)),
-        ("slave/tasks_starting", of(TaskState::TaskStarting)),
-        ("slave/tasks_running", of(TaskState::TaskRunning)),
-        ("slave/sandboxes_finished", view.finished_sandboxes as f64),
-        ("slave/exec_sessions", view.execs as f64),
-        ("slave/cpus_total", facts.resources.cpus.cpus()),
-        ("slave/cpus_used", used.cpus.cpus()),
-        ("slave/mem_total", facts.resources.mem.mib()),
-        ("slave/mem_used", used.mem.mib()),
-        ("slave/disk_total", facts.resources.disk.mib()),
-        ("slave/disk_used", used.disk.mib()),
-    ];
-    let numbers: Map<String, Value> = numbers
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), json!(value)))
-        .collect();
-    Ok(Json(Value::Object(numbers)))
 }
