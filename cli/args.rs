@@ -5,8 +5,10 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use crate::agent::AgentArgs;
 use crate::app::AppCommand;
 use crate::client::DEFAULT_URL;
+use crate::coordinator::CoordinatorArgs;
 use crate::dev::DevArgs;
 use crate::failure::EXIT_HELP;
 use crate::image::ImageArgs;
@@ -59,6 +61,10 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Run a one-node cluster in this terminal: no configuration, no other server.
     Dev(DevArgs),
+    /// Run this machine's agent; its coordinator runs elsewhere.
+    Agent(AgentArgs),
+    /// Run a coordinator that agents connect to.
+    Coordinator(CoordinatorArgs),
     /// Services: add, show, change, scale and remove them.
     #[command(subcommand)]
     App(Box<AppCommand>),
@@ -123,6 +129,10 @@ mod tests {
             "gantry task exec t -- sh -c 'exit 3'",
             "gantry --url http://h:1 node list",
             "gantry image list --json --node n",
+            "gantry agent --coordinator h:1,[::1]:2 --work_dir d --ip 10.0.0.1 --attributes rack:a;b:[1-2]",
+            "gantry agent --print-config --json --config f --tasks-may-use-api --end-tasks=false",
+            "gantry coordinator --data-dir d --port 0 --agent-listen 10.0.0.1:5052",
+            "gantry dev --config f --resources cpus:1 --print-config",
             "gantry image pull redis:7 --insecure-registry a --config f --data-dir d",
             "gantry image --data-dir d export redis:7 --output f --format docker",
             "gantry image import - --name x",
@@ -139,6 +149,9 @@ mod tests {
             "gantry app scale /x -1",
             "gantry task exec t",
             "gantry dev --port 70000",
+            "gantry dev --coordinator h:1",
+            "gantry agent --cluster-secret x",
+            "gantry agent --prot 1",
             "gantry image list --node n --data-dir d",
             "gantry image export x",
         ] {

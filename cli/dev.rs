@@ -2,11 +2,9 @@
 //!
 //! It joins the two crates by a socket in the data directory and decides nothing else. Order of
 //! the end: the tasks first (so that their last updates get out), then the coordinator. Another
-//! signal ends at once; the tasks then stay with the keeper, as after a crash. It must come
-//! [`AGAIN_AFTER`] later: wrappers pass on one signal twice.
+//! signal ends at once; the tasks then stay with the keeper, as after a crash.
 
 mod greeting;
-mod place;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -14,20 +12,19 @@ use std::time::Duration;
 
 use clap::Args;
 use tokio::net::UnixStream;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
+use crate::agent::{AgentFlags, node_config};
+use crate::args::Global;
 use crate::failure::{Exit, Failure};
-use crate::fetches::FetchFlags;
-use crate::output;
-use crate::registries::RegistryFlags;
+use crate::settings::Settings;
+use crate::signals::Signals;
+use crate::{output, place};
 
 /// How long the agent may take to register before the greeting is printed without its id.
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two looks at whether it has.
 const REGISTER_POLL: Duration = Duration::from_millis(10);
-/// A signal that comes sooner after the first one is the same one, passed on twice.
-const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Name of the cluster in the APIs.
 const CLUSTER: &str = "dev";
 
@@ -53,28 +50,27 @@ pub(crate) struct DevArgs {
     /// Port of the node's agent on 127.0.0.1; 0 picks a free one.
     #[arg(long, default_value_t = 5051)]
     agent_port: u16,
-    /// Name or address under which tasks are reached [default: the bridge's address].
-    #[arg(long, value_name = "HOST")]
-    hostname: Option<String>,
-    /// Let tasks on the host network use the API, for load balancers and schedulers that run as
-    /// tasks: gives every such task root on this node.
+    /// Print what counts of the node's settings, and who said so; start nothing.
     #[arg(long)]
-    tasks_may_use_api: bool,
+    print_config: bool,
     #[command(flatten)]
-    registries: RegistryFlags,
-    #[command(flatten)]
-    fetches: FetchFlags,
+    node: AgentFlags<true>,
 }
 
 impl DevArgs {
     /// Runs the node until a signal.
-    pub(crate) async fn run(&self) -> Result<(), Failure> {
-        place::require_root()?;
+    pub(crate) async fn run(&self, global: &Global) -> Result<(), Failure> {
+        let settings = self.node.settings()?;
+        if self.print_config {
+            node_config(&settings, &PathBuf::new())?;
+            return settings.print(&[], global);
+        }
+        place::require_root("dev")?;
         place::require_free_port("--port", self.port)?;
         place::require_free_port("--agent-port", self.agent_port)?;
         let data_dir = place::data_dir(self.data_dir.as_deref())?;
         let mut signals = Signals::new()?;
-        let mut config = self.agent_config(&data_dir)?;
+        let mut config = self.agent_config(&settings, &data_dir)?;
         // Tasks of a former life may be running: they are kept out before anything listens.
         gantry_agent::protect_ports(&config);
         let coordinator = self.start_coordinator(&data_dir).await?;
@@ -115,6 +111,7 @@ impl DevArgs {
             data_dir: data.join("coordinator"),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)),
             agent_socket: socket(data),
+            agents: None,
             cluster_name: CLUSTER.to_owned(),
             hostname: Ipv4Addr::LOCALHOST.to_string(),
         };
@@ -122,22 +119,16 @@ impl DevArgs {
         started.map_err(|e| place::coordinator_failure(data, &e))
     }
 
-    fn agent_config(&self, data: &Path) -> Result<gantry_agent::Config, Failure> {
-        let exe = std::env::current_exe().map_err(|e| {
-            Failure::new(
-                Exit::Failed,
-                format!("cannot find this program's own file: {e}"),
-            )
-        })?;
-        let mut config = gantry_agent::Config::new(data.join("agent"), exe);
+    fn agent_config(
+        &self,
+        settings: &Settings,
+        data: &Path,
+    ) -> Result<gantry_agent::Config, Failure> {
+        let mut config = node_config(settings, &data.join("agent"))?;
         config.http = SocketAddr::from((Ipv4Addr::LOCALHOST, self.agent_port));
-        config.hostname.clone_from(&self.hostname);
         // Tasks must not see the coordinator's log either: it holds every app's environment.
         config.hide.push(data.to_owned());
-        config.registries = self.registries.config()?;
-        config.fetch = self.fetches.config();
         config.protected_ports = vec![self.port];
-        config.tasks_may_use_api = self.tasks_may_use_api;
         Ok(config)
     }
 
@@ -206,45 +197,4 @@ pub(crate) fn existing_data_dir() -> Option<PathBuf> {
 
 fn socket(data: &Path) -> PathBuf {
     data.join("coordinator").join("agent.sock")
-}
-
-/// SIGINT and SIGTERM.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, Failure> {
-        let listen = |kind| {
-            signal(kind)
-                .map_err(|e| Failure::new(Exit::Failed, format!("cannot listen for signals: {e}")))
-        };
-        Ok(Self {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-        })
-    }
-
-    async fn first(&mut self) {
-        self.next().await;
-    }
-
-    /// The exit code that belongs to the next signal that is not the first one once more.
-    async fn again(&mut self, first: Instant) -> u8 {
-        loop {
-            let code = self.next().await;
-            if first.elapsed() >= AGAIN_AFTER {
-                return code;
-            }
-        }
-    }
-
-    /// The exit code that belongs to the next signal.
-    async fn next(&mut self) -> u8 {
-        tokio::select! {
-            _ = self.interrupt.recv() => 130,
-            _ = self.terminate.recv() => 143,
-        }
-    }
 }

@@ -3,22 +3,26 @@
 //! Invariant: the roles `keeper` and `oci` are entered before any thread or runtime exists, because
 //! they clone processes and must stay single-threaded.
 
+mod agent;
 mod app;
 mod args;
 mod client;
+mod coordinator;
 mod dev;
 mod failure;
-mod fetches;
 mod image;
 mod logging;
 mod node;
 mod oci;
 mod output;
+mod place;
 mod progress;
 mod reason;
 mod recordio;
-mod registries;
+mod secret;
+mod settings;
 mod show;
+mod signals;
 mod task;
 mod trouble;
 
@@ -53,10 +57,15 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<(), Failure> {
-    logging::start(cli.global.verbose, matches!(cli.command, Command::Dev(_)))?;
+    let is_node = matches!(
+        cli.command,
+        Command::Dev(_) | Command::Agent(_) | Command::Coordinator(_)
+    );
+    logging::start(cli.global.verbose, is_node)?;
     let mut builder = match cli.command {
         // A node, and the store of images, unpack on several threads.
-        Command::Dev(_) | Command::Image(_) => tokio::runtime::Builder::new_multi_thread(),
+        Command::Image(_) => tokio::runtime::Builder::new_multi_thread(),
+        _ if is_node => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),
     };
     let runtime = builder
@@ -70,8 +79,11 @@ fn run(cli: &Cli) -> Result<(), Failure> {
 }
 
 async fn dispatch(cli: &Cli) -> Result<(), Failure> {
-    if let Command::Dev(args) = &cli.command {
-        return args.run().await;
+    match &cli.command {
+        Command::Dev(args) => return args.run(&cli.global).await,
+        Command::Agent(args) => return args.run(&cli.global).await,
+        Command::Coordinator(args) => return args.run(&cli.global).await,
+        _ => {}
     }
     tokio::select! {
         end = command(cli) => end,
@@ -85,12 +97,13 @@ async fn command(cli: &Cli) -> Result<(), Failure> {
     }
     let client = Client::new(&cli.global.url)?;
     match &cli.command {
-        Command::Dev(args) => args.run().await,
         Command::App(app) => app.run(&client, &cli.global).await,
         Command::Task(task) => task.run(&client, &cli.global).await,
         Command::Node(node) => node.run(&client, &cli.global).await,
         Command::Image(image) => image.run(&cli.global).await,
-        // Entered above, before any runtime.
-        Command::Oci { .. } => Ok(()),
+        // Entered above, `oci` before any runtime.
+        Command::Dev(_) | Command::Agent(_) | Command::Coordinator(_) | Command::Oci { .. } => {
+            Ok(())
+        }
     }
 }

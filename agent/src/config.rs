@@ -6,8 +6,9 @@ use std::path::PathBuf;
 
 use gantry_fetch::Config as FetchConfig;
 use gantry_image::RegistryConfig;
-use gantry_wire::resources::PortRanges;
-use gantry_wire::units::{Bytes, MilliCpu};
+use gantry_link::Accepting;
+
+use crate::offer::Overrides;
 
 /// Default port of the agent's HTTP listener, Mesos's.
 pub const HTTP_PORT: u16 = 5051;
@@ -24,6 +25,8 @@ pub struct Config {
     pub hostname: Option<String>,
     /// Where to listen; a loopback address. Port 0 takes any free one.
     pub http: SocketAddr,
+    /// Where a coordinator on another machine reaches it.
+    pub secured: Option<Secured>,
     /// Ports of this host, beside the agent's own, that tasks on the host network must not reach:
     /// those through which they would be root.
     pub protected_ports: Vec<u16>,
@@ -45,17 +48,14 @@ pub struct Config {
     pub keeper_args: Vec<String>,
 }
 
-/// Amounts to offer; None is detected.
-#[derive(Debug, Clone, Default)]
-pub struct Overrides {
-    /// Processors.
-    pub cpus: Option<MilliCpu>,
-    /// Memory.
-    pub mem: Option<Bytes>,
-    /// Disk.
-    pub disk: Option<Bytes>,
-    /// Host ports.
-    pub ports: Option<PortRanges>,
+/// The listener for the coordinator of another machine: what this node's own listener has, to
+/// those who know the cluster's secret.
+#[derive(Debug, Clone)]
+pub struct Secured {
+    /// Where to listen, and where the coordinator reaches it. Port 0 takes any free one.
+    pub address: SocketAddr,
+    /// How callers are known.
+    pub accepting: Accepting,
 }
 
 impl Config {
@@ -67,6 +67,7 @@ impl Config {
             hide: Vec::new(),
             hostname: None,
             http: SocketAddr::from((Ipv4Addr::LOCALHOST, HTTP_PORT)),
+            secured: None,
             protected_ports: Vec::new(),
             tasks_may_use_api: false,
             allowed_hosts: Vec::new(),

@@ -1,4 +1,5 @@
-//! The agent's HTTP listener, on loopback: sandbox files, state, metrics, processes inside
+//! The agent's HTTP listeners, on loopback and, for the coordinator of another machine, behind the
+//! cluster's secret: sandbox files, state, metrics, processes inside
 //! containers. The coordinator reaches it for its clients; tools of Mesos may speak to it directly.
 //!
 //! It decides nothing about tasks: it asks the loop. Invariants: connections, request bodies and
@@ -26,10 +27,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::Request;
+use axum::response::Response;
 use axum::routing::{get, post};
 use gantry_image::Store;
+use gantry_link::Accepting;
+use hyper::body::Incoming;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -106,19 +113,39 @@ fn router(server: Arc<Server>, body_max: Duration) -> Router {
         .with_state(server)
 }
 
+/// Where requests come from.
+pub(crate) struct Listeners {
+    /// This machine.
+    pub(crate) plain: TcpListener,
+    /// The coordinator, who proves that it knows the cluster's secret.
+    pub(crate) secured: Option<(TcpListener, Accepting)>,
+}
+
 /// Serves until cancelled.
-pub(crate) async fn serve(listener: TcpListener, server: Server, cancel: CancellationToken) {
+pub(crate) async fn serve(listeners: Listeners, server: Server, cancel: CancellationToken) {
     let patience = Patience {
         head: HEAD_MAX,
         body: BODY_MAX,
         stall: STALL_MAX,
     };
     let router = router(Arc::new(server), patience.body);
-    serve_router(listener, router, patience, cancel).await;
+    let plain = serve_router(
+        (listeners.plain, None),
+        router.clone(),
+        patience,
+        cancel.clone(),
+    );
+    match listeners.secured {
+        None => plain.await,
+        Some((listener, accepting)) => {
+            let secured = (listener, Some(accepting));
+            tokio::join!(plain, serve_router(secured, router, patience, cancel));
+        }
+    }
 }
 
 async fn serve_router(
-    listener: TcpListener,
+    (listener, accepting): (TcpListener, Option<Accepting>),
     router: Router,
     patience: Patience,
     cancel: CancellationToken,
@@ -140,18 +167,36 @@ async fn serve_router(
             }
         };
         let service = TowerToHyperService::new(router.clone().map_request(address::resolve));
+        let accepting = accepting.clone();
         connections.spawn(async move {
-            let mut http = hyper::server::conn::http1::Builder::new();
-            http.timer(TokioTimer::new())
-                .header_read_timeout(patience.head);
-            let stream = TokioIo::new(Bounded::new(stream, patience.stall));
-            if let Err(error) = http.serve_connection(stream, service).await {
-                tracing::debug!("a connection: {error}");
+            let ended = match accepting {
+                None => converse(stream, service, patience).await,
+                Some(accepting) => match accepting.accept(stream).await {
+                    Ok(stream) => converse(stream, service, patience).await,
+                    Err(error) => Err(error.to_string()),
+                },
+            };
+            if let Err(why) = ended {
+                tracing::debug!("a connection: {why}");
             }
             drop(slot);
         });
     }
     connections.shutdown().await;
+}
+
+async fn converse<S, H>(stream: S, service: H, patience: Patience) -> Result<(), String>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    H: Service<Request<Incoming>, Response = Response>,
+    H::Error: std::error::Error + Send + Sync + 'static,
+{
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(patience.head);
+    let stream = TokioIo::new(Bounded::new(stream, patience.stall));
+    let ended = http.serve_connection(stream, service).await;
+    ended.map_err(|error| error.to_string())
 }
 
 async fn accept(

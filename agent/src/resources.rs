@@ -7,7 +7,7 @@ use std::path::Path;
 use gantry_wire::resources::{PortRange, PortRanges, Resources};
 use gantry_wire::units::{Bytes, MilliCpu};
 
-use crate::config::Overrides;
+use crate::offer::Overrides;
 
 /// Ports offered unless told otherwise, Mesos's default.
 const PORTS: PortRange = PortRange {
@@ -86,6 +86,7 @@ mod tests {
             mem: Some(Bytes(6)),
             disk: Some(Bytes(7)),
             ports: Some(PortRanges::new([PortRange { begin: 1, end: 2 }])),
+            ..Overrides::default()
         };
         let found = detect(&told, dir.path(), 3).unwrap();
         assert_eq!(

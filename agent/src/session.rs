@@ -14,12 +14,13 @@ use gantry_wire::agent::{
     FRAME_MAX_BYTES, FromAgent, HEARTBEAT_MS, SILENCE_MAX_MS, ToAgent, to_agent,
 };
 use prost::Message as _;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 use tokio_util::sync::CancellationToken;
 
+use crate::coordinators::Connect;
 use crate::inbox::Event;
 
 /// Messages that may wait to be written; when full, the connection is given up and made anew.
@@ -27,7 +28,8 @@ pub(crate) const OUTBOUND_MAX: usize = 4_096;
 /// Shortest and longest wait before the coordinator is tried again.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
-const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// For all coordinators together.
+const CONNECT_MAX: Duration = Duration::from_secs(60);
 const SILENCE_MAX: Duration = Duration::from_millis(SILENCE_MAX_MS);
 
 /// Why a connection ended.
@@ -41,6 +43,8 @@ enum Ended {
     Silent,
     #[error("the coordinator closed the connection")]
     Closed,
+    #[error("the coordinator says that another one leads")]
+    Elsewhere,
     #[error("given up by the agent: it ends, or has more to say than the coordinator takes")]
     Full,
     #[error("the agent ends")]
@@ -48,21 +52,24 @@ enum Ended {
 }
 
 /// Connects again and again until cancelled.
-pub(crate) async fn run<C, F, S>(connect: C, events: mpsc::Sender<Event>, cancel: CancellationToken)
-where
-    C: Fn() -> F,
-    F: Future<Output = io::Result<S>>,
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+pub(crate) async fn run<C: Connect>(
+    coordinators: C,
+    events: mpsc::Sender<Event>,
+    cancel: CancellationToken,
+) {
     let mut wait = RETRY_FIRST;
     let mut generation = 0;
     while !cancel.is_cancelled() {
-        let connected = timeout(CONNECT_MAX, connect()).await;
+        let connected = tokio::select! {
+            connected = timeout(CONNECT_MAX, coordinators.connect()) => connected,
+            () = cancel.cancelled() => return,
+        };
         let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         match connected {
             Ok(stream) => {
                 generation += 1;
-                let (registered, ended) = converse(stream, generation, &events, &cancel).await;
+                let talk = converse(stream, generation, (&coordinators, &events), &cancel);
+                let (registered, ended) = talk.await;
                 tracing::info!(
                     "session with the coordinator ended: {}",
                     crate::chain(&ended)
@@ -96,10 +103,10 @@ fn jitter(wait: Duration) -> Duration {
 }
 
 /// One connection to its end; whether the registration was accepted on it.
-async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: S,
+async fn converse<C: Connect>(
+    stream: C::Stream,
     generation: u64,
-    events: &mpsc::Sender<Event>,
+    (coordinators, events): (&C, &mpsc::Sender<Event>),
     cancel: &CancellationToken,
 ) -> (bool, Ended) {
     let (reader, mut writer) = tokio::io::split(stream);
@@ -126,7 +133,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
         let step = tokio::select! {
             frame = frames.next() => {
                 silent_at = Instant::now() + SILENCE_MAX;
-                let taken = take(frame, generation, events).await;
+                let taken = take(frame, generation, (coordinators, events)).await;
                 taken.map(|accepted| registered |= accepted)
             }
             message = to_send.recv() => match message {
@@ -148,13 +155,20 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
 async fn take(
     frame: Option<io::Result<BytesMut>>,
     generation: u64,
-    events: &mpsc::Sender<Event>,
+    (coordinators, events): (&impl Connect, &mpsc::Sender<Event>),
 ) -> Result<bool, Ended> {
     let frame = frame.ok_or(Ended::Closed)??;
     let Some(message) = ToAgent::decode(frame)?.kind else {
         return Ok(false);
     };
+    if let to_agent::Kind::LeaderAt(address) = &message {
+        coordinators.leader_at(address);
+        return Err(Ended::Elsewhere);
+    }
     let accepted = matches!(message, to_agent::Kind::Registered(_));
+    if accepted {
+        coordinators.accepted();
+    }
     let sent = events
         .send(Event::Session {
             generation,

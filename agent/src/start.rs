@@ -25,7 +25,6 @@ use gantry_wire::ids::ContainerId;
 use gantry_wire::time::Millis;
 use rustix::fs::FlockOperation;
 use rustix::process::{Resource, Rlimit};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
@@ -35,6 +34,7 @@ use crate::checkpoints::{Checkpoints, Found};
 use crate::checks::Prober;
 use crate::config::Config;
 use crate::container::NodeFacts;
+use crate::coordinators::Connect;
 use crate::daemon::{Daemon, Parts};
 use crate::facts::Facts;
 use crate::fetches::Fetches;
@@ -128,17 +128,12 @@ struct Held {
     inbox: mpsc::Receiver<Event>,
 }
 
-/// Starts an agent. `connect` opens a connection to the coordinator and is called again after
+/// Starts an agent. `coordinators` opens a connection to the coordinator and is asked again after
 /// every loss. Needs a multi-threaded tokio runtime.
 ///
 /// # Errors
 /// See [`StartError`]; nothing is left running then but the keeper.
-pub async fn start<C, F, S>(config: Config, connect: C) -> Result<Running, StartError>
-where
-    C: Fn() -> F + Send + 'static,
-    F: Future<Output = io::Result<S>> + Send + 'static,
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
+pub async fn start<C: Connect>(config: Config, coordinators: C) -> Result<Running, StartError> {
     if !config.http.ip().is_loopback() {
         return Err(StartError::NotLoopback(config.http));
     }
@@ -154,22 +149,25 @@ where
     let count = gpus.len() as u64;
     let resources = resources::detect(&config.resources, disk.layout.root(), count);
     let resources = resources.map_err(StartError::Resources)?;
-    let address = config.http;
-    let listener = TcpListener::bind(address).await;
-    let listener = listener.map_err(|source| StartError::Listen { address, source })?;
-    let address = listener.local_addr();
-    let address = address.map_err(|source| StartError::Listen {
-        address: config.http,
-        source,
-    })?;
+    let (plain, own) = listen(config.http).await?;
+    let (address, secured) = match &config.secured {
+        None => (own, None),
+        Some(secured) => {
+            let (listener, address) = listen(secured.address).await?;
+            (address, Some((listener, secured.accepting.clone())))
+        }
+    };
+    let listeners = http::Listeners { plain, secured };
 
     let gateway = network.as_ref().ok().map(Network::gateway);
     let hostname = config.hostname.clone();
+    let outside = config.secured.as_ref().map(|s| s.address.ip().to_string());
+    let hostname = hostname.or(outside);
     let hostname = hostname.or_else(|| gateway.map(|ip| ip.to_string()));
     let hostname = hostname.unwrap_or_else(|| config.http.ip().to_string());
     let host_ip = gateway.or_else(|| hostname.parse().ok());
     let node = node_facts(&config, &disk.layout, host_ip, gpus);
-    let held = hold_keeper(&config, &disk.layout, address.port())?;
+    let held = hold_keeper(&config, &disk.layout, own.port())?;
     lacks.extend(held.keeper.exposed.clone());
     let attributes = config.attributes.clone();
     let facts = Facts::new(hostname, address, resources, attributes, lacks, wall());
@@ -179,9 +177,17 @@ where
         held,
         (network, ids),
         Arc::new(facts),
-        (node, listener),
-        connect,
+        (node, listeners),
+        coordinators,
     )
+}
+
+/// A listener, and where it really is.
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let real = listener.local_addr().map_err(failed)?;
+    Ok((listener, real))
 }
 
 /// Finds or starts the keeper, and keeps its containers from the API.
@@ -202,20 +208,15 @@ fn hold_keeper(config: &Config, layout: &Layout, agent_port: u16) -> Result<Held
 }
 
 /// From everything at hand to a running loop with its session and HTTP side.
-fn run<C, F, S>(
+fn run<C: Connect>(
     config: Config,
     disk: OnDisk,
     held: Held,
     (network, ids): (Result<Network, String>, PrivateIds),
     facts: Arc<Facts>,
-    (node, listener): (NodeFacts, TcpListener),
-    connect: C,
-) -> Result<Running, StartError>
-where
-    C: Fn() -> F + Send + 'static,
-    F: Future<Output = io::Result<S>> + Send + 'static,
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
+    (node, listeners): (NodeFacts, http::Listeners),
+    coordinators: C,
+) -> Result<Running, StartError> {
     let unread = disk.found.set_aside.len() as u64;
     facts.metrics.add(Counter::RecoveryErrors, unread);
     let runtime = Handle::current();
@@ -270,8 +271,8 @@ where
     };
     let looping = looping.map_err(StartError::Thread)?;
     let parts = vec![
-        runtime.spawn(session::run(connect, events.clone(), cancel.clone())),
-        runtime.spawn(http::serve(listener, server, cancel.clone())),
+        runtime.spawn(session::run(coordinators, events.clone(), cancel.clone())),
+        runtime.spawn(http::serve(listeners, server, cancel.clone())),
         runtime.spawn(gauge::run(backend, events.clone(), cancel.clone())),
     ];
     let (looping, network) = (Some(looping), network.ok());

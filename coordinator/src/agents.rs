@@ -10,6 +10,7 @@
 
 mod session;
 mod socket;
+pub(crate) mod tcp;
 #[cfg(test)]
 mod tests;
 
@@ -22,7 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use session::serve;
 pub use socket::SocketError;
-pub(crate) use socket::{accept, listen};
+pub(crate) use socket::{Seats, accept, listen};
 
 /// Messages that may wait for one agent; one more ends its session, and it registers again.
 pub(crate) const OUTGOING_MAX: usize = 1_024;

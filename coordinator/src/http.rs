@@ -39,6 +39,8 @@ use axum::routing::{MethodRouter, any, delete, get, post};
 use tower::Layer;
 use tower::util::MapRequestLayer;
 
+use gantry_link::Connecting;
+
 use crate::handle::Handle;
 use guard::Guard;
 use proxy::Proxy;
@@ -51,11 +53,11 @@ struct Api {
 }
 
 /// Every API of the coordinator on one router.
-pub(crate) fn router(handle: Handle) -> Router {
+pub(crate) fn router(handle: Handle, to_agents: Option<Connecting>) -> Router {
     let guard = Guard::new(vec![handle.node().hostname.clone()]);
     let api = Api {
         handle,
-        proxy: Proxy::new(),
+        proxy: Proxy::new(to_agents),
     };
     let answered = marathon().merge(mesos()).merge(page());
     let routes = answered

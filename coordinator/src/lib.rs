@@ -3,7 +3,8 @@
 //!
 //! It decides no scheduling: that is coordinator-core. Invariants: two processes never share a
 //! data directory; [`start`] returns when this member leads and its state is replayed; there is
-//! no authentication yet, so nothing but loopback and a 0600 socket is listened on.
+//! no authentication of clients yet, so the API is on loopback; agents come by a 0600 socket, or by
+//! TCP with the cluster's secret.
 
 mod agents;
 mod consensus;
@@ -22,7 +23,8 @@ mod tests;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use tokio::net::TcpListener;
+use gantry_link::{Accepting, Connecting, End, KeysError, Secret};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -53,10 +55,21 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The Unix socket for agents of this machine; its directory must exist or be `data_dir`.
     pub agent_socket: PathBuf,
+    /// Where agents of other machines connect, and how they and their own listeners are known.
+    pub agents: Option<AgentPort>,
     /// For people.
     pub cluster_name: String,
     /// Name or address under which clients reach this coordinator.
     pub hostname: String,
+}
+
+/// The listener for agents of other machines.
+#[derive(Debug, Clone)]
+pub struct AgentPort {
+    /// Where. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// What they and this coordinator prove to know.
+    pub secret: Secret,
 }
 
 /// Why the coordinator does not start.
@@ -79,6 +92,9 @@ pub enum StartError {
         /// Why.
         source: std::io::Error,
     },
+    /// The cluster's secret gives no keys.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
     /// Agents' socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -101,7 +117,8 @@ pub struct Running {
     member: Member<Outcome>,
     failed: watch::Receiver<Option<String>>,
     server: Server,
-    accepting: JoinHandle<()>,
+    accepting: Vec<JoinHandle<()>>,
+    agents_address: Option<SocketAddr>,
     leading: JoinHandle<()>,
     agent_socket: PathBuf,
     _directory: DataDirectory,
@@ -118,6 +135,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let directory = DataDirectory::open(&config.data_dir)?;
     let (listener, http_address) = listen(config.listen).await?;
     let agent_listener = agents::listen(&config.agent_socket)?;
+    let outside = outside(config.agents.as_ref()).await?;
 
     let (machine, mut latest, rounds) = Replicated::new();
     let (member, marker) = join(&directory, &config.data_dir, machine).await?;
@@ -151,8 +169,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         stop(member).await;
         return Err(error);
     }
-    let accepting = tokio::spawn(agents::accept(agent_listener, events));
-    let server = Server::start(listener, http::router(handle.clone()));
+    let to_agents = outside.as_ref().map(|outside| outside.to_agents.clone());
+    let agents_address = outside.as_ref().map(|outside| outside.address);
+    let accepting = accept(agent_listener, outside, events);
+    let server = Server::start(listener, http::router(handle.clone(), to_agents));
     let agent_socket = config.agent_socket;
     let _directory = directory;
     Ok(Running {
@@ -162,10 +182,47 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         failed,
         server,
         accepting,
+        agents_address,
         leading,
         agent_socket,
         _directory,
     })
+}
+
+/// What speaks to agents of other machines.
+struct Outside {
+    listener: TcpListener,
+    address: SocketAddr,
+    accepting: Accepting,
+    to_agents: Connecting,
+}
+
+async fn outside(port: Option<&AgentPort>) -> Result<Option<Outside>, StartError> {
+    let Some(port) = port else { return Ok(None) };
+    let accepting = Accepting::new(&port.secret, End::SessionCoordinator)?;
+    let to_agents = Connecting::new(&port.secret, End::HttpCoordinator)?;
+    let (listener, address) = listen(port.listen).await?;
+    Ok(Some(Outside {
+        listener,
+        address,
+        accepting,
+        to_agents,
+    }))
+}
+
+fn accept(
+    socket: UnixListener,
+    outside: Option<Outside>,
+    events: mpsc::Sender<agents::AgentEvent>,
+) -> Vec<JoinHandle<()>> {
+    let seats = agents::Seats::default();
+    let ends = || (seats.clone(), events.clone());
+    let mut accepting = vec![tokio::spawn(agents::accept(socket, ends()))];
+    if let Some(outside) = outside {
+        let (listener, keys) = (outside.listener, outside.accepting);
+        accepting.push(tokio::spawn(agents::tcp::accept(listener, keys, ends())));
+    }
+    accepting
 }
 
 /// Runs what waits for the disk.
@@ -280,6 +337,12 @@ impl Running {
         self.http_address
     }
 
+    /// Where agents of other machines connect, with the real port.
+    #[must_use]
+    pub fn agents_address(&self) -> Option<SocketAddr> {
+        self.agents_address
+    }
+
     /// Resolves only if the coordinator cannot go on: says why. Reads still work, writes are
     /// refused; the process should end.
     pub async fn failed(&self) -> String {
@@ -293,7 +356,7 @@ impl Running {
     /// Stops: answers the requests that are running, ends the agents' sessions, finishes the log.
     pub async fn shutdown(self) {
         self.server.shutdown().await;
-        self.accepting.abort();
+        self.accepting.iter().for_each(JoinHandle::abort);
         stop(self.member).await;
         self.leading.abort();
         if let Err(error) = std::fs::remove_file(&self.agent_socket) {

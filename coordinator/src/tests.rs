@@ -28,6 +28,7 @@ fn config(home: &Path) -> Config {
         data_dir: home.join("coordinator"),
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         agent_socket: home.join("coordinator/agent.sock"),
+        agents: None,
         cluster_name: "test".to_owned(),
         hostname: "127.0.0.1".to_owned(),
     }

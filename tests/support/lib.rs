@@ -3,6 +3,7 @@
 //!
 //! Nothing here fakes anything. Waiting is polling for a condition with a deadline.
 
+pub mod apart;
 pub mod kernel;
 pub mod line;
 pub mod node;

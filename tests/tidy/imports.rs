@@ -7,13 +7,14 @@ use cargo_metadata::{DependencyKind, MetadataCommand, Package};
 use crate::tree::assert_clean;
 
 /// A package of ours and those of ours it may import.
-const ALLOWED: [(&str, &[&str]); 13] = [
+const ALLOWED: [(&str, &[&str]); 14] = [
     (
         "gantry",
         &[
             "gantry-agent",
             "gantry-coordinator",
             "gantry-isolation",
+            "gantry-link",
             "gantry-wire",
         ],
     ),
@@ -24,6 +25,7 @@ const ALLOWED: [(&str, &[&str]); 13] = [
             "gantry-fetch",
             "gantry-image",
             "gantry-isolation",
+            "gantry-link",
             "gantry-net",
             "gantry-wire",
         ],
@@ -32,12 +34,13 @@ const ALLOWED: [(&str, &[&str]); 13] = [
     ("gantry-fetch", &["gantry-intake"]),
     (
         "gantry-coordinator",
-        &["gantry-coordinator-core", "gantry-wire"],
+        &["gantry-coordinator-core", "gantry-link", "gantry-wire"],
     ),
     ("gantry-coordinator-core", &["gantry-wire"]),
     ("gantry-isolation", &[]),
     ("gantry-image", &["gantry-intake"]),
     ("gantry-intake", &[]),
+    ("gantry-link", &[]),
     ("gantry-net", &[]),
     ("gantry-wire", &[]),
     (

@@ -281,7 +281,7 @@ pub struct Launch {
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ToAgent {
     /// What is asked; none is a heartbeat.
-    #[prost(oneof = "to_agent::Kind", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "to_agent::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 40")]
     pub kind: Option<to_agent::Kind>,
 }
 
@@ -315,6 +315,10 @@ pub mod to_agent {
         /// End an executor with its tasks.
         #[prost(message, tag = "7")]
         ShutdownExecutor(super::ShutdownExecutor),
+        /// This coordinator does not lead: `host:port` where agents reach the one that does. The
+        /// connection ends after it.
+        #[prost(string, tag = "40")]
+        LeaderAt(String),
     }
 }
 

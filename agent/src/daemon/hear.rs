@@ -106,6 +106,8 @@ impl Daemon {
                     });
                 }
             }
+            // The session has dealt with it.
+            to_agent::Kind::LeaderAt(_) => {}
             to_agent::Kind::Refused(why) => {
                 let directory = self.layout.root();
                 tracing::error!(

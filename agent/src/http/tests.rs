@@ -23,7 +23,7 @@ async fn listen(patience: Patience) -> SocketAddr {
         .route("/api/v1", post(|body: String| async { body }))
         .layer(intake);
     tokio::spawn(serve_router(
-        listener,
+        (listener, None),
         router,
         patience,
         CancellationToken::new(),

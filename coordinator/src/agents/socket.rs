@@ -6,15 +6,16 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::net::UnixListener;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::{AgentEvent, SESSIONS_MAX, SessionId, serve};
 
 /// Pause after a failed accept (no more descriptors), so that it does not spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why there is no socket.
 #[derive(Debug, thiserror::Error)]
@@ -73,15 +74,53 @@ pub(crate) fn listen(path: &Path) -> Result<UnixListener, SocketError> {
     Ok(listener)
 }
 
+/// Room for sessions, and their numbers; shared by all listeners.
+#[derive(Debug, Clone)]
+pub(crate) struct Seats {
+    free: Arc<Semaphore>,
+    number: Arc<AtomicU64>,
+}
+
+/// Room for one session.
+#[derive(Debug)]
+pub(super) struct Seat {
+    id: SessionId,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Default for Seats {
+    fn default() -> Self {
+        Self {
+            free: Arc::new(Semaphore::new(SESSIONS_MAX)),
+            number: Arc::default(),
+        }
+    }
+}
+
+impl Seats {
+    /// Waits until there is room.
+    pub(super) async fn take(&self) -> Seat {
+        let permit = Arc::clone(&self.free).acquire_owned().await;
+        Seat {
+            id: SessionId(self.number.fetch_add(1, Ordering::Relaxed) + 1),
+            _permit: permit.expect("it is never closed"),
+        }
+    }
+}
+
+impl Seat {
+    pub(super) fn id(&self) -> SessionId {
+        self.id
+    }
+}
+
 /// Accepts agents for ever, each in a task of its own.
-pub(crate) async fn accept(listener: UnixListener, events: mpsc::Sender<AgentEvent>) {
-    let free = Arc::new(Semaphore::new(SESSIONS_MAX));
-    let mut number = 0;
+pub(crate) async fn accept(
+    listener: UnixListener,
+    (seats, events): (Seats, mpsc::Sender<AgentEvent>),
+) {
     loop {
-        let permit = Arc::clone(&free)
-            .acquire_owned()
-            .await
-            .expect("it is never closed");
+        let seat = seats.take().await;
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -90,12 +129,10 @@ pub(crate) async fn accept(listener: UnixListener, events: mpsc::Sender<AgentEve
                 continue;
             }
         };
-        number += 1;
-        let session = serve(SessionId(number), stream, events.clone());
+        let session = serve(seat.id(), stream, events.clone());
         tokio::spawn(async move {
             let reason = session.await;
-            tracing::debug!(session = number, %reason, "an agent's session ended");
-            drop(permit);
+            tracing::debug!(session = seat.id().0, %reason, "an agent's session ended");
         });
     }
 }

@@ -7,6 +7,7 @@
 //! comes within [`FIRST_BYTE_MAX`] after the request has been sent whole, and after that both
 //! directions stream for as long as they like, [`STREAMS_MAX`] at once at most.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,6 +19,7 @@ use axum::http::header::{self, HeaderMap, HeaderName};
 use axum::http::uri::{Authority, Uri};
 use axum::response::Response;
 use futures_util::{Stream, StreamExt};
+use gantry_link::Connecting;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::refusal::Refusal;
@@ -54,6 +56,8 @@ pub(super) struct Proxy {
     /// `None` when the platform gave no client; every request then says that the node cannot be
     /// reached, and the rest of the coordinator works.
     client: Option<reqwest::Client>,
+    /// Whether agents of other machines can be reached.
+    has_keys: bool,
     streams: Arc<Semaphore>,
     first_byte_max: Duration,
 }
@@ -68,15 +72,21 @@ pub(super) struct Node<'a> {
 
 impl Proxy {
     /// A failure to set up the client is logged, and met again by each request.
-    pub(super) fn new() -> Self {
+    pub(super) fn new(to_agents: Option<Connecting>) -> Self {
         let client = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_MAX)
+            .connect_timeout(CONNECT_MAX);
+        let client = match &to_agents {
+            Some(keys) => client.tls_backend_preconfigured(keys.config()),
+            None => client,
+        };
+        let client = client
             .build()
             .inspect_err(|error| tracing::error!(%error, "no HTTP client to reach agents with"));
         Self {
             client: client.ok(),
+            has_keys: to_agents.is_some(),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             first_byte_max: FIRST_BYTE_MAX,
         }
@@ -89,7 +99,7 @@ impl Proxy {
         path_and_query: &str,
         request: Request,
     ) -> Result<Response, Refusal> {
-        let target = target(&node, path_and_query)?;
+        let target = target(&node, path_and_query, self.has_keys)?;
         let unreachable = || Refusal::NodeUnreachable(node.id.to_owned());
         let client = self.client.as_ref().ok_or_else(unreachable)?;
         let permit = self.streams.clone().try_acquire_owned();
@@ -126,18 +136,24 @@ impl Proxy {
     }
 }
 
-fn target(node: &Node<'_>, path_and_query: &str) -> Result<String, Refusal> {
+/// Plain HTTP goes to this machine only; to others it needs keys, which the far end checks too.
+fn target(node: &Node<'_>, path_and_query: &str, has_keys: bool) -> Result<String, Refusal> {
     let refused = || Refusal::BadRequest("The path of the request is not acceptable".to_owned());
     let authority: Option<Authority> = node.address.parse().ok();
     let plain = |a: &Authority| a.port_u16().is_some() && !a.as_str().contains('@');
     let authority = authority.filter(plain);
     let authority = authority.ok_or_else(|| Refusal::NodeUnreachable(node.id.to_owned()))?;
+    let own = authority.host().trim_matches(['[', ']']).parse::<IpAddr>();
+    let is_here = own.is_ok_and(|ip| ip.is_loopback());
+    if !is_here && !has_keys {
+        return Err(Refusal::NodeUnreachable(node.id.to_owned()));
+    }
     let path = path_and_query.split('?').next().unwrap_or_default();
     if !path_and_query.starts_with('/') || path.split('/').any(climbs) {
         return Err(refused());
     }
     let uri = Uri::builder()
-        .scheme("http")
+        .scheme(if is_here { "http" } else { "https" })
         .authority(authority)
         .path_and_query(path_and_query);
     uri.build()
@@ -247,14 +263,14 @@ mod tests {
 
     #[test]
     fn only_plain_paths_of_the_given_address_become_targets() {
-        let to = |address: &str, path: &str| target(&node(address), path).ok();
+        let to = |address: &str, path: &str| target(&node(address), path, true).ok();
         assert_eq!(
-            to("h:1", "/a//b?c=/../d").as_deref(),
-            Some("http://h:1/a//b?c=/../d")
+            to("127.0.0.1:1", "/a//b?c=/../d").as_deref(),
+            Some("http://127.0.0.1:1/a//b?c=/../d")
         );
         assert_eq!(
-            to("h:1", "/slave(1)/state").as_deref(),
-            Some("http://h:1/slave(1)/state")
+            to("127.0.0.1:1", "/slave(1)/state").as_deref(),
+            Some("http://127.0.0.1:1/slave(1)/state")
         );
         for path in [
             "a",
@@ -268,8 +284,14 @@ mod tests {
             "/a%5cb",
             "/.%2e?x",
         ] {
-            assert_eq!(to("h:1", path), None, "{path}");
+            assert_eq!(to("127.0.0.1:1", path), None, "{path}");
         }
+        assert_eq!(
+            to("10.0.0.1:1", "/a").as_deref(),
+            Some("https://10.0.0.1:1/a")
+        );
+        assert_eq!(to("[::1]:1", "/a").as_deref(), Some("http://[::1]:1/a"));
+        assert!(target(&node("10.0.0.1:1"), "/a", false).is_err());
         for address in ["", "h", "h:1/path", "h 1", "h:99999999", "u@h:1"] {
             assert_eq!(to(address, "/a"), None, "{address}");
         }
@@ -299,7 +321,7 @@ mod tests {
             .header("x-passes", "1")
             .body(Body::empty())
             .unwrap();
-        let answer = Proxy::new()
+        let answer = Proxy::new(None)
             .forward(node(&address), "/x", request)
             .await
             .unwrap();
@@ -328,7 +350,7 @@ mod tests {
             .unwrap();
         let proxy = Proxy {
             first_byte_max: Duration::from_millis(50),
-            ..Proxy::new()
+            ..Proxy::new(None)
         };
         let answer = proxy
             .forward(node(&address), "/echo", request)
@@ -351,14 +373,16 @@ mod tests {
             listener.local_addr().unwrap().to_string()
         };
         let get_x = || Request::builder().uri("/x").body(Body::empty()).unwrap();
-        let gone = Proxy::new().forward(node(&refused), "/x", get_x()).await;
+        let gone = Proxy::new(None)
+            .forward(node(&refused), "/x", get_x())
+            .await;
         assert!(matches!(gone, Err(Refusal::NodeUnreachable(id)) if id == "node-1"));
 
         let never = async || std::future::pending::<StatusCode>().await;
         let address = serve(Router::new().route("/x", get(never))).await;
         let proxy = Proxy {
             first_byte_max: Duration::from_millis(50),
-            ..Proxy::new()
+            ..Proxy::new(None)
         };
         let slow = proxy.forward(node(&address), "/x", get_x()).await;
         assert!(matches!(slow, Err(Refusal::NodeSlow(id)) if id == "node-1"));
@@ -366,7 +390,7 @@ mod tests {
         let address = serve(Router::new().route("/x", get(async || "x"))).await;
         let proxy = Proxy {
             streams: Arc::new(Semaphore::new(1)),
-            ..Proxy::new()
+            ..Proxy::new(None)
         };
         let first = proxy.forward(node(&address), "/x", get_x()).await.unwrap();
         let second = proxy.forward(node(&address), "/x", get_x()).await;
@@ -380,7 +404,7 @@ mod tests {
         let away = async || (StatusCode::FOUND, [("location", "http://192.0.2.1/")]);
         let address = serve(Router::new().route("/x", get(away))).await;
         let request = Request::builder().uri("/x").body(Body::empty()).unwrap();
-        let answer = Proxy::new()
+        let answer = Proxy::new(None)
             .forward(node(&address), "/x", request)
             .await
             .unwrap();

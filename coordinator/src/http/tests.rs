@@ -56,11 +56,12 @@ impl Cluster {
             data_dir: dir.path().join("coordinator"),
             listen: "127.0.0.1:0".parse().unwrap(),
             agent_socket: dir.path().join("agent.sock"),
+            agents: None,
             cluster_name: "test".to_owned(),
             hostname: "127.0.0.1".to_owned(),
         };
         let running = crate::start(config).await.unwrap();
-        let router = super::router(running.handle().clone());
+        let router = super::router(running.handle().clone(), None);
         Self {
             router,
             running,

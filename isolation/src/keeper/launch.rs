@@ -66,6 +66,8 @@ pub(super) fn spawn(
         Err(_) => exe.to_owned(),
     };
     let child = Command::new(program)
+        // It outlives whoever starts it, who may have been given secrets as variables.
+        .env_clear()
         .args(leading)
         .arg("--dir")
         .arg(dir)

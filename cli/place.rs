@@ -1,4 +1,4 @@
-//! Where `gantry dev` runs: the checks before anything is started, each with a way out.
+//! Where a node runs: the checks before anything of it is started, each with a way out.
 
 use std::fs::DirBuilder;
 use std::io::ErrorKind;
@@ -14,21 +14,21 @@ const SOCKET_PATH_MAX_BYTES: usize = 107;
 const SOCKETS: [&str; 2] = ["/coordinator/agent.sock", "/agent/keeper.sock"];
 
 /// Containers need root: namespaces, cgroups, mounts, nftables.
-pub(super) fn require_root() -> Result<(), Failure> {
+pub(crate) fn require_root(role: &str) -> Result<(), Failure> {
     let own = std::fs::metadata("/proc/self")
         .map_err(|e| Failure::new(Exit::Failed, format!("/proc is not there: {e}")))?;
     if own.uid() == 0 {
         return Ok(());
     }
     let message = format!(
-        "`gantry dev` makes containers and must run as root, not as uid {}",
+        "`gantry {role}` makes containers and must run as root, not as uid {}",
         own.uid()
     );
     Err(Failure::new(Exit::Failed, message).hint("run it with sudo"))
 }
 
 /// A port that somebody else holds is named now, not after half of the node has started.
-pub(super) fn require_free_port(flag: &str, port: u16) -> Result<(), Failure> {
+pub(crate) fn require_free_port(flag: &str, port: u16) -> Result<(), Failure> {
     if port == 0 {
         return Ok(());
     }
@@ -50,7 +50,7 @@ pub(super) fn require_free_port(flag: &str, port: u16) -> Result<(), Failure> {
 }
 
 /// The data directory: made if need be, for root only, as an absolute path.
-pub(super) fn data_dir(wanted: Option<&Path>) -> Result<PathBuf, Failure> {
+pub(crate) fn data_dir(wanted: Option<&Path>) -> Result<PathBuf, Failure> {
     let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
     let chosen = wanted
         .map(Path::to_owned)
@@ -89,7 +89,7 @@ fn require_room_for_sockets(dir: &Path) -> Result<(), Failure> {
 }
 
 /// The default data directory, if a node has run there.
-pub(super) fn existing_data_dir() -> Option<PathBuf> {
+pub(crate) fn existing_data_dir() -> Option<PathBuf> {
     let dir = default_data_dir(|name| std::env::var_os(name).map(PathBuf::from))?;
     dir.join("agent").is_dir().then_some(dir)
 }
@@ -102,7 +102,7 @@ fn default_data_dir(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBu
 }
 
 /// The coordinator's start error.
-pub(super) fn coordinator_failure(data: &Path, error: &gantry_coordinator::StartError) -> Failure {
+pub(crate) fn coordinator_failure(data: &Path, error: &gantry_coordinator::StartError) -> Failure {
     use gantry_coordinator::{DirectoryError, StartError};
     let taken = match error {
         StartError::Directory(DirectoryError::InUse { .. }) => true,
@@ -113,7 +113,7 @@ pub(super) fn coordinator_failure(data: &Path, error: &gantry_coordinator::Start
 }
 
 /// The agent's start error.
-pub(super) fn agent_failure(data: &Path, error: &gantry_agent::StartError) -> Failure {
+pub(crate) fn agent_failure(data: &Path, error: &gantry_agent::StartError) -> Failure {
     use gantry_agent::StartError;
     let taken = match error {
         StartError::Busy { .. } => true,

@@ -1,0 +1,165 @@
+//! From settings to what an agent is started with. Every value is checked here, whether it is
+//! needed now or not.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+
+use gantry_agent::images::{Mirror, RegistryConfig};
+use gantry_agent::{Config, Coordinators, Secured, Target};
+use gantry_link::{Accepting, Connecting, End, Secret};
+use gantry_wire::mesos::{attributes, resources_text};
+
+use crate::failure::{Exit, Failure};
+use crate::secret;
+use crate::settings::Settings;
+
+/// How an agent of its own process is reached, and reaches its coordinator.
+pub(super) struct Role {
+    pub(super) data_dir: PathBuf,
+    pub(super) end_tasks: bool,
+    coordinators: Vec<Target>,
+    ip: IpAddr,
+    port: u16,
+    secret: Option<Secret>,
+}
+
+/// Reads and checks everything that an agent can be told.
+pub(super) fn role(settings: &Settings) -> Result<Role, Failure> {
+    let data_dir = settings.text("data-dir").unwrap_or_default();
+    let data_dir = PathBuf::from(data_dir);
+    node_config(settings, &data_dir)?;
+    let coordinators = settings.one("coordinator", Target::list)?;
+    let Some(coordinators) = coordinators else {
+        return Err(settings.missing("coordinator"));
+    };
+    let secret = secret::read(settings)?;
+    let outside = coordinators.iter().find_map(|target| match target {
+        Target::Tcp(address) => Some(address),
+        Target::Unix(_) => None,
+    });
+    if outside.is_some() && secret.is_none() {
+        return Err(settings.missing("cluster-secret-file"));
+    }
+    let told = settings.one("ip", str::parse::<IpAddr>)?;
+    let way = outside.and_then(|address| local_address(address));
+    let ip = told.or(way).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    if told.is_some_and(|ip| ip.is_unspecified()) {
+        return Err(settings.wrong("ip", "the coordinator needs to know one address"));
+    }
+    if told.is_some_and(|ip| ip.is_loopback()) && way.is_some_and(|way| !way.is_loopback()) {
+        let why = "a coordinator on another machine does not reach that";
+        return Err(settings.wrong("ip", why));
+    }
+    if !ip.is_loopback() && secret.is_none() {
+        return Err(settings.wrong("ip", "beyond loopback a cluster-secret-file is needed"));
+    }
+    Ok(Role {
+        data_dir,
+        end_tasks: settings.switch("end-tasks")?,
+        coordinators,
+        ip,
+        port: settings.one("port", str::parse::<u16>)?.unwrap_or_default(),
+        secret,
+    })
+}
+
+/// Address of this machine on the way to another: nothing is sent by connecting a datagram socket.
+fn local_address(to: &str) -> Option<IpAddr> {
+    use std::net::ToSocketAddrs as _;
+    let to = to.to_socket_addrs().ok()?.next()?;
+    let any: SocketAddr = match to {
+        SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
+        SocketAddr::V6(_) => ([0_u16; 8], 0).into(),
+    };
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect(to).ok()?;
+    let own = socket.local_addr().ok()?.ip();
+    (!own.is_unspecified()).then_some(own)
+}
+
+impl Role {
+    /// What stands behind defaults.
+    pub(super) fn effective(&self) -> Vec<(&'static str, String)> {
+        vec![("ip", self.ip.to_string())]
+    }
+
+    /// What the agent is started with.
+    pub(super) fn parts(
+        self,
+        settings: &Settings,
+        data: &Path,
+    ) -> Result<(Config, Coordinators), Failure> {
+        let keys = |error: gantry_link::KeysError| Failure::new(Exit::Failed, error.to_string());
+        let mut config = node_config(settings, data)?;
+        config.http = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+        let mut link = None;
+        if let Some(secret) = &self.secret {
+            link = Some(Connecting::new(secret, End::SessionAgent).map_err(keys)?);
+            if !self.ip.is_loopback() {
+                let accepting = Accepting::new(secret, End::HttpAgent).map_err(keys)?;
+                let address = SocketAddr::from((self.ip, self.port));
+                config.secured = Some(Secured { address, accepting });
+                config.allowed_hosts.push(self.ip.to_string());
+            }
+        }
+        Ok((config, Coordinators::new(self.coordinators, link)))
+    }
+}
+
+/// What an agent is, wherever it runs.
+pub(crate) fn node_config(settings: &Settings, data_dir: &Path) -> Result<Config, Failure> {
+    let exe = std::env::current_exe().map_err(|e| {
+        let message = format!("cannot find this program's own file: {e}");
+        Failure::new(Exit::Failed, message)
+    })?;
+    let mut config = Config::new(data_dir, exe);
+    config.hostname = settings.text("hostname");
+    config.tasks_may_use_api = settings.switch("tasks-may-use-api")?;
+    config.registries = registries(settings)?;
+    config.fetch.hosts = settings.many("fetch-from", text)?;
+    config.fetch.local = settings.many("fetch-files", |dir| Path::new(dir).canonicalize())?;
+    config.fetch.frameworks_home = settings.path("frameworks-home")?;
+    let cache = settings.one("fetch-cache", str::parse::<u64>)?;
+    if let Some(mib) = cache {
+        config.fetch.cache_bytes = mib.saturating_mul(1 << 20);
+    }
+    let role = settings.text("default-role").unwrap_or_default();
+    let resources = settings.one("resources", |text| {
+        let parsed = resources_text::parse(text, &role).map_err(|e| causes(&e))?;
+        gantry_agent::Overrides::of(&parsed).map_err(|e| e.to_string())
+    })?;
+    config.resources = resources.unwrap_or_default();
+    let parsed = settings.one("attributes", |text| {
+        attributes::parse(text).map_err(|e| causes(&e))
+    })?;
+    let shown = |a: &_| attributes::print_value(a);
+    let parsed = parsed.unwrap_or_default();
+    config.attributes = parsed.iter().map(|a| (a.name.clone(), shown(a))).collect();
+    Ok(config)
+}
+
+fn text(text: &str) -> Result<String, Infallible> {
+    Ok(text.to_owned())
+}
+
+/// An error with its causes.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        words.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    words
+}
+
+fn registries(settings: &Settings) -> Result<RegistryConfig, Failure> {
+    Ok(RegistryConfig {
+        mirrors: settings.many("registry-mirror", str::parse::<Mirror>)?,
+        insecure: settings.many("insecure-registry", text)?,
+        ca_dir: settings.path("registry-certs")?,
+        credentials_file: settings.path("registry-auth")?,
+        credential_programs: settings.path("credential-programs")?,
+    })
+}
