@@ -64,8 +64,9 @@ pub(crate) enum UsernsError {
 /// What the kernel refused.
 pub(crate) fn make(uids: &[IdRange], gids: &[IdRange]) -> Result<OwnedFd, UsernsError> {
     let flags = clone_flags::PIDFD | clone_flags::NEWUSER;
+    let parent = rustix::process::getpid();
     match sys::clone3(flags, None).map_err(UsernsError::Clone)? {
-        Cloned::Child => linger(),
+        Cloned::Child => linger(parent),
         Cloned::Parent(pid, pidfd) => {
             let made = write_map(pid, "uid_map", uids)
                 .and_then(|()| write_map(pid, "gid_map", gids))
@@ -84,10 +85,14 @@ pub(crate) fn make(uids: &[IdRange], gids: &[IdRange]) -> Result<OwnedFd, Userns
     }
 }
 
-/// The child: it ends by a signal, or with its parent.
-fn linger() -> ! {
+/// The child: it ends by a signal, or with its parent. It holds none of the parent's descriptors: a
+/// lock among them would outlive its owner.
+fn linger(parent: rustix::process::Pid) -> ! {
     let kill = rustix::process::Signal::KILL;
-    if rustix::process::set_parent_process_death_signal(Some(kill)).is_ok() {
+    let bound = rustix::process::set_parent_process_death_signal(Some(kill)).is_ok();
+    // A parent that died before that sends nothing.
+    let lives = rustix::process::getppid() == Some(parent);
+    if bound && lives && sys::close_from(0).is_ok() {
         nix::unistd::pause();
     }
     sys::exit_now(0)
