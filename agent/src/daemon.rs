@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use gantry_agent_core::{Action, Event as Change, KeeperId, Now, Tasks};
+use gantry_isolation::keeper;
 use gantry_wire::agent::FromAgent;
 use gantry_wire::ids::TaskId;
 use gantry_wire::time::Millis;
@@ -32,7 +33,7 @@ use crate::execs::Execs;
 use crate::facts::Facts;
 use crate::identity::Identity;
 use crate::inbox::Event;
-use crate::keeper::KeeperLink;
+use crate::keeper::{Found, KeeperLink};
 use crate::layout::Layout;
 use crate::provision::Provision;
 use crate::sandboxes::{Layers, Sandboxes};
@@ -78,6 +79,8 @@ pub(crate) struct Daemon {
     stopping: Stopping,
     actions: Vec<Action>,
     keeper_id: KeeperId,
+    /// What the keeper said before the loop began.
+    said: Vec<keeper::Event>,
     collect_at_ms: u64,
     keeper_retry_ms: Option<u64>,
     /// Whether containers without owner were removed after the last listing.
@@ -89,7 +92,7 @@ pub(crate) struct Parts {
     pub(crate) tasks: Tasks,
     pub(crate) saves: Saves,
     pub(crate) keeper: KeeperLink,
-    pub(crate) keeper_id: KeeperId,
+    pub(crate) found: Found,
     pub(crate) provision: Provision,
     pub(crate) prober: Prober,
     pub(crate) identity: Identity,
@@ -120,7 +123,8 @@ impl Daemon {
             ended: BTreeSet::new(),
             stopping: Stopping::default(),
             actions: Vec::new(),
-            keeper_id: parts.keeper_id,
+            keeper_id: parts.found.id,
+            said: parts.found.said,
             collect_at_ms: 0,
             keeper_retry_ms: None,
             swept: false,
@@ -134,6 +138,11 @@ impl Daemon {
         cancel: &CancellationToken,
         runtime: &Handle,
     ) {
+        // Before any launch, and so that nothing is said of tasks before it is known of them.
+        for event in std::mem::take(&mut self.said) {
+            self.keeper_said(event);
+        }
+        self.settle();
         loop {
             let wait = Duration::from_millis(self.wake_ms().saturating_sub(self.uptime_ms()));
             let first = runtime.block_on(async {

@@ -8,10 +8,11 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use gantry_agent_core::KeeperId;
-use gantry_isolation::keeper::{Client, ClientError, Request};
-use gantry_isolation::reap;
+use gantry_isolation::keeper::{self, Client, ClientError, Received, Request};
+use gantry_isolation::reap::{self, Leftovers};
 use gantry_isolation::spec::ContainerId;
 use tokio::sync::mpsc;
 
@@ -21,6 +22,8 @@ use crate::layout::Layout;
 use crate::shield::Shield;
 
 const ID_FILE_MAX_BYTES: u64 = 64;
+/// How long a keeper may take to say what it has; it never waits for anything itself.
+const LISTING_MAX: Duration = Duration::from_secs(10);
 
 /// Why there is no keeper.
 #[derive(Debug, thiserror::Error)]
@@ -40,9 +43,20 @@ pub enum KeeperError {
     /// No thread for its events.
     #[error("starting the thread that listens to the keeper")]
     Thread(#[source] io::Error),
+    /// It did not say what it has.
+    #[error("the keeper does not say which containers it has")]
+    Silent,
     /// There is no connection at the moment.
     #[error("the keeper of this node is not reachable")]
     Away,
+}
+
+/// A keeper that was connected to.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) id: KeeperId,
+    /// What it said first; its listing is the last of it.
+    pub(crate) said: Vec<keeper::Event>,
 }
 
 #[derive(Debug)]
@@ -78,11 +92,9 @@ impl KeeperLink {
 
     /// Connects, starting a keeper if none runs; before that, what a dead one left is removed. Its
     /// containers are kept from the API.
-    /// Its events go to `events` from then on, the listing that is asked for here among them.
-    pub(crate) fn connect(
-        &mut self,
-        events: &mpsc::Sender<Event>,
-    ) -> Result<KeeperId, KeeperError> {
+    /// Its events go to `events` from then on. What it has is asked for here and waited for: a listing
+    /// that was made before a container was asked for, and heard after, would say that there is none.
+    pub(crate) fn connect(&mut self, events: &mpsc::Sender<Event>) -> Result<Found, KeeperError> {
         let (client, id) = match Client::connect(self.layout.root())? {
             Some(client) => (client, self.stored_id()?),
             None => {
@@ -100,7 +112,7 @@ impl KeeperLink {
         if let Some(why) = &self.exposed {
             tracing::error!("{why}");
         }
-        client.request(&Request::List, &[])?;
+        let said = listing(&client)?;
         self.generation += 1;
         let (reader, events, generation) = (client.clone(), events.clone(), self.generation);
         std::thread::Builder::new()
@@ -108,7 +120,7 @@ impl KeeperLink {
             .spawn(move || listen(&reader, &events, generation))
             .map_err(KeeperError::Thread)?;
         self.client = Some(client);
-        Ok(id)
+        Ok(Found { id, said })
     }
 
     pub(crate) fn request(
@@ -130,15 +142,13 @@ impl KeeperLink {
     /// Kills and removes what no keeper holds. Reports what it could not, and goes on.
     pub(crate) fn reap(&self, known: &[ContainerId]) -> Vec<String> {
         let (dir, parent) = (self.layout.containers(), self.layout.cgroup_parent());
-        let left = reap::leftovers(&dir, &parent, known);
-        if !left.removed.is_empty() {
-            tracing::info!(removed = ?left.removed, "removed what a former life left behind");
-        }
-        let failures: Vec<String> = left.failures.iter().map(ToString::to_string).collect();
-        for failure in &failures {
-            tracing::error!("removing what a former life left behind: {failure}");
-        }
-        failures
+        reported(reap::leftovers(&dir, &parent, known))
+    }
+
+    /// As [`Self::reap`], after the last keeper of this node: it may have died before its work was done.
+    pub(crate) fn reap_all(&self) -> Vec<String> {
+        let (dir, parent) = (self.layout.containers(), self.layout.cgroup_parent());
+        reported(reap::everything(self.layout.root(), &dir, &parent))
     }
 
     /// The id on disk; a keeper without one is taken for a stranger.
@@ -164,6 +174,36 @@ impl KeeperLink {
 impl Drop for KeeperLink {
     fn drop(&mut self) {
         self.disconnect();
+    }
+}
+
+/// Says in the log what was removed; what could not be.
+fn reported(left: Leftovers) -> Vec<String> {
+    if !left.removed.is_empty() {
+        tracing::info!(removed = ?left.removed, "removed what a former life left behind");
+    }
+    for failure in &left.failures {
+        tracing::error!("removing what a former life left behind: {failure}");
+    }
+    left.failures
+}
+
+/// What a keeper says up to its listing: first of all every exit that is not forgotten.
+fn listing(client: &Client) -> Result<Vec<keeper::Event>, KeeperError> {
+    client.request(&Request::List, &[])?;
+    let mut said = Vec::new();
+    let deadline = Instant::now() + LISTING_MAX;
+    loop {
+        match client.recv_timeout(deadline.saturating_duration_since(Instant::now()))? {
+            Received::Event(event) => {
+                let last = matches!(event, keeper::Event::Listing { .. });
+                said.push(event);
+                if last {
+                    return Ok(said);
+                }
+            }
+            Received::Timeout | Received::Closed => return Err(KeeperError::Silent),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use gantry_agent_core::{Checkpoint, ExecutorCheckpoint, KeeperId, Saved, Stage, Tasks};
+use gantry_agent_core::{Checkpoint, ExecutorCheckpoint, Saved, Stage, Tasks};
 use gantry_fetch::{Config as FetchConfig, Fetcher};
 use gantry_image::{RegistryConfig, Store, StoreConfig};
 use gantry_isolation::cgroup::Hierarchies;
@@ -42,7 +42,7 @@ use crate::http::images::Images;
 use crate::identity::{Identity, IdentityError};
 use crate::ids::PrivateIds;
 use crate::inbox::{EVENTS_MAX, Event};
-use crate::keeper::{KeeperError, KeeperLink};
+use crate::keeper::{Found as KeeperFound, KeeperError, KeeperLink};
 use crate::layout::Layout;
 use crate::metrics::Counter;
 use crate::provision::{Provision, port_maps};
@@ -122,7 +122,7 @@ struct OnDisk {
 /// The keeper, and where its events come in.
 struct Held {
     keeper: KeeperLink,
-    id: KeeperId,
+    found: KeeperFound,
     shield: Shield,
     events: mpsc::Sender<Event>,
     inbox: mpsc::Receiver<Event>,
@@ -196,11 +196,11 @@ fn hold_keeper(config: &Config, layout: &Layout, agent_port: u16) -> Result<Held
     let shield = Shield::new(layout, config, agent_port);
     let (exe, args) = (config.keeper_exe.clone(), &config.keeper_args);
     let mut keeper = KeeperLink::new(layout.clone(), exe, args, shield.clone());
-    let id = tokio::task::block_in_place(|| keeper.connect(&events))?;
+    let found = tokio::task::block_in_place(|| keeper.connect(&events))?;
     raise_descriptor_limit();
     Ok(Held {
         keeper,
-        id,
+        found,
         shield,
         events,
         inbox,
@@ -246,7 +246,7 @@ fn run<C: Connect>(
         tasks: Tasks::restore(disk.found.saved, disk.over).with_gpus(gpus::names(&node.gpus)),
         saves: Saves::new(disk.checkpoints),
         keeper: held.keeper,
-        keeper_id: held.id,
+        found: held.found,
         provision,
         prober,
         identity: disk.identity,

@@ -31,6 +31,7 @@ mod sweeper;
 
 pub use client::{Client, ClientError, Received};
 pub use daemon::main;
+pub(crate) use launch::remove_socket;
 pub use output::{END_ATTRIBUTE, START_ATTRIBUTE};
 pub use protocol::{Event, ExecSpec, Listed, ListedState, Request};
-pub(crate) use slots::Slot;
+pub(crate) use slots::{Slot, remove_dead};

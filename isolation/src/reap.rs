@@ -9,7 +9,9 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::cgroup::{Hierarchies, container_parents, kill_group, remove_group};
+use crate::cgroup::{self, Hierarchies, container_parents, kill_group, remove_group};
+use crate::disk::DiskError;
+use crate::keeper;
 use crate::spec::ContainerId;
 
 /// How long the processes of one group may take to die.
@@ -52,6 +54,27 @@ pub fn leftovers(containers_dir: &Path, cgroup_parent: &str, known: &[ContainerI
         }
     }
     left
+}
+
+/// As [`leftovers`] of all containers, and what the keeper of `dir` had for itself: its slots, the
+/// parents of the groups, its socket. Call it when no keeper lives and none is to come; one that ended
+/// by request did this itself.
+pub fn everything(dir: &Path, containers_dir: &Path, cgroup_parent: &str) -> Leftovers {
+    let mut left = leftovers(containers_dir, cgroup_parent, &[]);
+    let slots = keeper::remove_dead(containers_dir).into_iter();
+    left.failures.extend(slots.map(|error| words(&error)));
+    left.failures.extend(cgroup::remove_parent(cgroup_parent));
+    if let Err(error) = keeper::remove_socket(dir) {
+        left.failures
+            .push(format!("remove the keeper's socket: {error}"));
+    }
+    left
+}
+
+/// An error with its reason.
+fn words(error: &DiskError) -> String {
+    let reason = std::error::Error::source(error);
+    reason.map_or_else(|| error.to_string(), |why| format!("{error}: {why}"))
 }
 
 /// Names in `dir` that are not known; of directories only, if so wanted. Names with a dot are the

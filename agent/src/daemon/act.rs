@@ -86,8 +86,10 @@ impl Daemon {
         }
     }
 
+    /// Unless it ended since that was decided, with the keeper that was to be asked.
     fn start(&mut self, task: &TaskId) {
-        let Some(view) = self.tasks.get(task) else {
+        let view = self.tasks.get(task);
+        let Some(view) = view.filter(|view| !view.state.is_terminal()) else {
             return;
         };
         let container = view.container.clone();

@@ -193,7 +193,7 @@ impl Daemon {
         }
     }
 
-    fn keeper_said(&mut self, event: keeper::Event) {
+    pub(super) fn keeper_said(&mut self, event: keeper::Event) {
         let now_ms = self.uptime_ms();
         match event {
             keeper::Event::Started { id, pid, layer } => {
@@ -307,9 +307,12 @@ impl Daemon {
 
     fn reconnect_keeper(&mut self) {
         match self.keeper.connect(&self.provision.events) {
-            Ok(id) => {
-                self.keeper_id = id;
+            Ok(found) => {
+                self.keeper_id = found.id;
                 self.keeper_retry_ms = None;
+                for event in found.said {
+                    self.keeper_said(event);
+                }
             }
             Err(error) => {
                 tracing::error!("{}", crate::chain(&error));

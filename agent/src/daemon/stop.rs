@@ -96,10 +96,13 @@ impl Daemon {
         if let Stopping::Finishing { reply, .. } =
             std::mem::replace(&mut self.stopping, Stopping::Done)
         {
-            let mut failures = self.keeper.reap(&[]);
-            if late {
+            let failures = if late {
+                let mut failures = self.keeper.reap(&[]);
                 failures.push(format!("the keeper did not end within {FINISH_MAX_MS} ms"));
-            }
+                failures
+            } else {
+                self.keeper.reap_all()
+            };
             // Nobody may be waiting any more.
             let _ = reply.send(failures);
         }

@@ -31,6 +31,14 @@ pub(super) fn socket_path(dir: &Path) -> PathBuf {
     dir.join(SOCKET)
 }
 
+/// Removes the socket that a dead keeper of `dir` left, if one did.
+pub(crate) fn remove_socket(dir: &Path) -> io::Result<()> {
+    match std::fs::remove_file(socket_path(dir)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Calls `then` with the socket's address. A path too long for one goes through an open directory.
 pub(super) fn with_address<T>(
     dir: &Path,

@@ -141,6 +141,12 @@ pub(super) fn remove_limited(slot: &Path) -> Result<(), DiskError> {
     }
 }
 
+/// Removes every set beside `parent`'s containers. Call when no keeper lives.
+pub(crate) fn remove_dead(parent: &Path) -> Vec<DiskError> {
+    let sets = sets_in(parent).unwrap_or_default().into_iter();
+    sets.filter_map(|set| remove_set(&set).err()).collect()
+}
+
 /// Removes a whole set, those with a limit in their own way.
 pub(super) fn remove_set(set: &Path) -> Result<(), DiskError> {
     for entry in std::fs::read_dir(set).into_iter().flatten().flatten() {
