@@ -1,7 +1,8 @@
 //! The agent as a process: its `main`, and the handle by which tests start, kill and stop it.
 
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use gantry_agent::Config;
@@ -55,6 +56,8 @@ pub(crate) struct Node {
     pub(crate) coordinator: Coordinator,
     agent: Option<Child>,
     registers: usize,
+    /// The program that is the agent from its next start on.
+    pub(crate) exe: PathBuf,
 }
 
 impl Node {
@@ -79,6 +82,7 @@ impl Node {
             coordinator,
             agent: None,
             registers: 0,
+            exe: std::env::current_exe().unwrap(),
         };
         node.start_agent().await;
         node
@@ -98,7 +102,7 @@ impl Node {
     pub(crate) fn spawn(&mut self) {
         let log = std::fs::File::options();
         let log = { log }.create(true).append(true).open(self.log()).unwrap();
-        let child = Command::new(std::env::current_exe().unwrap())
+        let child = Command::new(&self.exe)
             .arg("agent")
             .arg(self.data())
             .arg(&self.coordinator.socket)
@@ -107,6 +111,67 @@ impl Node {
             .stderr(log)
             .spawn();
         self.agent = Some(child.unwrap());
+    }
+
+    /// Starts the agent with a tracer that follows it from its first step (see `tracer`).
+    pub(crate) fn spawn_traced(&mut self, plan: [&str; 3], report: &Path) -> Child {
+        let log = std::fs::File::options();
+        let log = { log }.create(true).append(true).open(self.log()).unwrap();
+        let exe = std::env::current_exe().unwrap();
+        let mut agent = Command::new("sh")
+            .args(["-c", "read go; exec \"$0\" \"$@\" </dev/null"])
+            .arg(&exe)
+            .arg("agent")
+            .arg(self.data())
+            .arg(&self.coordinator.socket)
+            .env("RUST_LOG", "debug")
+            .stdin(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut tracer = Command::new(exe)
+            .arg("trace")
+            .arg(agent.id().to_string())
+            .args(plan)
+            .arg(report)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut ready = [0; 6];
+        tracer
+            .stdout
+            .take()
+            .unwrap()
+            .read_exact(&mut ready)
+            .unwrap();
+        agent.stdin.take().unwrap().write_all(b"go\n").unwrap();
+        self.agent = Some(agent);
+        tracer
+    }
+
+    /// How the agent ended, if it did.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        let status = self.agent.as_mut()?.try_wait().unwrap();
+        if status.is_some() {
+            self.agent = None;
+        }
+        status
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        if let Some(agent) = &self.agent {
+            // It may have ended just now.
+            let _ = kill_process(Pid::from_child(agent), signal);
+        }
+    }
+
+    pub(crate) fn has_agent(&self) -> bool {
+        self.agent.is_some()
+    }
+
+    pub(crate) fn tag(&self) -> String {
+        tag(&self.data())
     }
 
     pub(crate) async fn start_agent(&mut self) {
@@ -265,6 +330,28 @@ impl Node {
             .filter(|line| line.contains(&dir))
             .map(str::to_owned)
             .collect()
+    }
+}
+
+impl Node {
+    /// Kills the keeper and everything below it, and removes what the kernel has of this node, as a
+    /// reboot does. The agent must be dead.
+    pub(crate) fn wipe(&self) {
+        if let Some(keeper) = self.keeper() {
+            kill_process(keeper, Signal::KILL).unwrap();
+        }
+        let data = self.data();
+        let parent = format!("gantry-{}", self.tag());
+        gantry_isolation::reap::everything(&data, &data.join("containers"), &parent);
+        for link in self.links() {
+            // A pair goes with either end.
+            let _ = Command::new("ip").args(["link", "del", &link]).output();
+        }
+        for table in [parent.clone(), format!("{parent}-api")] {
+            let _ = Command::new("nft")
+                .args(["delete", "table", "ip", &table])
+                .output();
+        }
     }
 }
 

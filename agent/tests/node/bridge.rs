@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use crate::agent::{Node, run};
 use crate::coordinator::{shell, state};
 
-fn bridged(task: &str, command: &str, host_port: u32) -> Launch {
+pub(crate) fn bridged(task: &str, command: &str, host_port: u32) -> Launch {
     Launch {
         network: NetworkMode::Bridge as i32,
         ports: vec![PortMapping {

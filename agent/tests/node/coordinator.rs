@@ -16,6 +16,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
+use tokio_util::sync::CancellationToken;
 
 /// Longest wait for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -29,7 +30,12 @@ pub(crate) struct Heard {
     pub(crate) cluster: String,
     /// A task that it has killed as soon as an agent has registered.
     pub(crate) hostile_to: Option<String>,
+    /// It acknowledges nothing.
+    pub(crate) silent: bool,
+    /// Everything that came, repeats included: task and uuid.
+    pub(crate) came: Vec<(String, Vec<u8>)>,
     outbound: Option<mpsc::UnboundedSender<to_agent::Kind>>,
+    connections: CancellationToken,
 }
 
 #[derive(Clone)]
@@ -57,6 +63,12 @@ impl Coordinator {
         if let Some(outbound) = &self.heard.lock().unwrap().outbound {
             let _ = outbound.send(kind);
         }
+    }
+
+    /// Ends the connection, as a coordinator that is restarted.
+    pub(crate) fn hang_up(&self) {
+        let mut heard = self.heard.lock().unwrap();
+        std::mem::take(&mut heard.connections).cancel();
     }
 
     pub(crate) fn launch(&self, launch: Launch) {
@@ -144,6 +156,7 @@ async fn converse(stream: UnixStream, heard: Arc<Mutex<Heard>>) {
     let (reader, mut writer) = stream.into_split();
     let mut frames = FramedRead::new(reader, LengthDelimitedCodec::new());
     let (outbound, mut to_send) = mpsc::unbounded_channel();
+    let hung_up = heard.lock().unwrap().connections.clone();
     let mut heartbeat = tokio::time::interval(Duration::from_secs(1));
     loop {
         let kind = tokio::select! {
@@ -153,6 +166,7 @@ async fn converse(stream: UnixStream, heard: Arc<Mutex<Heard>>) {
                 hear(kind, &heard, &outbound);
                 continue;
             }
+            () = hung_up.cancelled() => return,
             Some(kind) = to_send.recv() => Some(kind),
             _ = heartbeat.tick() => None,
         };
@@ -198,6 +212,9 @@ fn hear(
                 task_id: update.task_id.clone(),
                 uuid: update.uuid.clone(),
             };
+            let (id, uuid) = (update.task_id.clone(), update.uuid.clone());
+            heard.came.push((id, uuid));
+            let silent = heard.silent;
             let known = heard.updates.entry(update.task_id.clone()).or_default();
             if known.iter().all(|u| u.uuid != update.uuid) {
                 assert!(
@@ -206,7 +223,9 @@ fn hear(
                 );
                 known.push(update);
             }
-            outbound.send(to_agent::Kind::Acknowledge(ack)).unwrap();
+            if !silent {
+                outbound.send(to_agent::Kind::Acknowledge(ack)).unwrap();
+            }
         }
     }
 }

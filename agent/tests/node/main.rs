@@ -11,11 +11,14 @@ mod checks;
 mod coordinator;
 mod disk;
 mod exec;
+mod faults;
 mod fetch;
 mod group;
 mod image;
 mod life;
+mod recovery;
 mod survival;
+mod tracer;
 
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
@@ -65,6 +68,23 @@ const TESTS: &[Test] = &[
     (
         "survival::kill_9_at_random_moments",
         survival::kill_9_at_random_moments,
+    ),
+    (
+        "recovery::a_new_binary_takes_up_what_the_old_one_left",
+        recovery::a_new_binary_takes_up_what_the_old_one_left,
+    ),
+    ("recovery::after_a_reboot", recovery::after_a_reboot),
+    (
+        "recovery::updates_wait_for_their_coordinator",
+        recovery::updates_wait_for_their_coordinator,
+    ),
+    (
+        "recovery::files_of_any_content",
+        recovery::files_of_any_content,
+    ),
+    (
+        "faults::a_death_at_any_step_leaves_nothing",
+        faults::a_death_at_any_step_leaves_nothing,
     ),
     (
         "checks::the_unhealthy_are_killed",
@@ -131,6 +151,7 @@ fn main() -> ExitCode {
             return gantry_isolation::keeper::main(args.into_iter().skip(1).map(Into::into));
         }
         Some("agent") => return agent::main(&args[1..]),
+        Some("trace") => return tracer::main(&args[1..]),
         _ => {}
     }
     let flags = [

@@ -11,7 +11,7 @@ use crate::group::group;
 /// Rounds of `kill_9_at_random_moments`; each kills the agent once.
 const ROUNDS: u32 = 50;
 
-fn lives(pid: u32) -> bool {
+pub(crate) fn lives(pid: u32) -> bool {
     test_kill_process(Pid::from_raw(pid.cast_signed()).unwrap()).is_ok()
 }
 
