@@ -369,6 +369,7 @@ mod tests {
                 used_files: 4,
                 limit_files: 3,
                 uncounted: false,
+                parked: 0,
             })),
             culprit: TaskId::parse("other").ok(),
             passed: vec![None, Some(true), Some(false)],

@@ -241,7 +241,7 @@ fn run<C: Connect>(
         allowed_hosts: config.allowed_hosts,
     };
     let prober = Prober::new(runtime.clone(), &server).map_err(StartError::Thread)?;
-    let backend = disk.sandboxes.backend();
+    let gauged = (disk.sandboxes.backend(), disk.layout.clone());
     let daemon = Daemon::new(Parts {
         tasks: Tasks::restore(disk.found.saved, disk.over).with_gpus(gpus::names(&node.gpus)),
         saves: Saves::new(disk.checkpoints),
@@ -273,7 +273,7 @@ fn run<C: Connect>(
     let parts = vec![
         runtime.spawn(session::run(coordinators, events.clone(), cancel.clone())),
         runtime.spawn(http::serve(listeners, server, cancel.clone())),
-        runtime.spawn(gauge::run(backend, events.clone(), cancel.clone())),
+        runtime.spawn(gauge::run(gauged, events.clone(), cancel.clone())),
     ];
     let (looping, network) = (Some(looping), network.ok());
     Ok(Running {

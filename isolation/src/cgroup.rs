@@ -32,6 +32,7 @@ mod text;
 mod unified;
 mod usage;
 mod view;
+mod watch;
 
 pub use binds::{PORTS_MAX, refuse_binds};
 pub(crate) use bpf::Program;
@@ -57,6 +58,7 @@ pub use unified::filter_devices;
 pub(crate) use unified::make_unified;
 pub use usage::{Usage, usage, usage_at};
 pub(crate) use view::{ViewNames, links as view_links};
+pub use watch::{Activity, Groups};
 
 use std::borrow::Cow;
 use std::fmt;

@@ -3,15 +3,17 @@
 //!
 //! It decides which way a file system offers ([`Backend::detect`]) and makes, measures and removes
 //! directories that way; it deliberately kills nobody: where [`Backend::refuses_writes`] is false,
-//! whoever owns the task asks [`Walk`] how much there is and acts. Invariant: no symbolic link below
+//! whoever owns the task asks [`Walk`] and [`Sweep`] how much there is and acts. Invariant: no symbolic link below
 //! a measured directory is ever followed, and no other mount entered.
 
 pub mod accounting;
 pub(crate) mod btrfs;
+pub mod held;
 pub(crate) mod project;
 
 pub use accounting::{Turn, Walk};
 pub use btrfs::Quotas;
+pub use held::{Held, Place, Scope, Sweep, Sweeping};
 
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;

@@ -42,12 +42,29 @@ pub struct DiskExcess {
     /// Whether there is, or may be, more: its directories are too deep, or move about too fast,
     /// to be counted to the end.
     pub uncounted: bool,
+    /// Descriptors that it keeps in sockets while the node's disk is nearly full: what they hold
+    /// cannot be counted. 0 if that is not why.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub parked: u64,
+}
+
+/// Serde's `skip_serializing_if` gives a reference.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 impl DiskExcess {
     fn words(self) -> String {
         // Rounded so that more than the limit never reads like the limit.
         let (used, limit) = (self.used_bytes.div_ceil(MIB), self.limit_bytes / MIB);
+        if self.parked > 0 {
+            return format!(
+                "keeps {} open files in sockets, where what they hold of the disk cannot be counted, \
+                 while its node has hardly any left",
+                self.parked
+            );
+        }
         if self.uncounted {
             return format!(
                 "used at least {used} MiB of the {limit} MiB of disk that it may use, in \
@@ -238,6 +255,7 @@ Command terminated with signal SIGKILL";
                 used_files: 16_385,
                 limit_files: 16_384,
                 uncounted,
+                parked: 0,
             }))
         };
         let table = "\

@@ -433,6 +433,7 @@ impl World {
                 used_files: 1,
                 limit_files: 2,
                 uncounted: false,
+                parked: 0,
             },
         });
     }

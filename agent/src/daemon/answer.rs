@@ -67,6 +67,7 @@ impl Daemon {
                 container: view.container.clone(),
                 sandbox: PathBuf::from(view.sandbox),
                 layer: self.layers.of(view.container.as_str()),
+                pid: view.pid,
                 limit_bytes: sandboxes::limit_bytes(view.launch)?,
             })
         });

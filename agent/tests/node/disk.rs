@@ -2,7 +2,7 @@
 //! the test's own.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::time::{Duration, Instant};
 
 use gantry_isolation::disk::Backend;
 use gantry_wire::agent::Launch;
@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::agent::{Node, run};
 use crate::coordinator::{shell, state};
+use crate::small_fs::{SmallFs, command};
 
 const MIB: u64 = 1 << 20;
 /// What a task says in Mesos's words when it is over.
@@ -48,7 +49,16 @@ pub(crate) fn what_is_over_is_ended_by_counting() {
         c.launch(with_disk("halves", half, 10 * MIB));
         let files = "mkdir /srv/a; cd /srv/a; seq 20000 | xargs touch; sleep 1000";
         c.launch(with_disk("files", files, 20 * MIB));
-        for task in ["root", "halves", "files"] {
+        // What is deleted counts as long as anybody has it, whoever the task is.
+        let deleted = "exec 5<>file 6<>/var/tmp/file; rm file /var/tmp/file; \
+                       head -c 6291456 /dev/zero >&5; head -c 6291456 /dev/zero >&6; sleep 1000";
+        c.launch(with_disk("deleted", deleted, 10 * MIB));
+        let nobody = Launch {
+            user: "nobody".into(),
+            ..with_disk("deleted-1000", deleted, 10 * MIB)
+        };
+        c.launch(nobody);
+        for task in ["root", "halves", "files", "deleted", "deleted-1000"] {
             let end = c.terminal(task).await;
             let how = (state(&end), end.reason);
             assert_eq!(
@@ -83,7 +93,7 @@ pub(crate) fn what_is_over_is_ended_by_counting() {
             let statistics = statistics(&node, "modest").await;
             assert_eq!(statistics["disk_limit_bytes"], 20 * MIB);
             used = statistics["disk_used_bytes"].clone();
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let used = used.as_u64().unwrap();
         assert!((12 * MIB..13 * MIB).contains(&used), "{used}");
@@ -95,28 +105,68 @@ pub(crate) fn what_is_over_is_ended_by_counting() {
     });
 }
 
-/// A file system in a file, mounted while this lives, with quotas.
+/// Files of less than the limit, one after the other, each parked before the next is written.
+const PARK: &str = r"
+import os, socket, time
+ours, theirs = socket.socketpair()
+parked = 0
+while True:
+    free = os.statvfs('.')
+    if free.f_bavail * free.f_frsize < 30 << 20:
+        break
+    fd = os.open('file', os.O_RDWR | os.O_CREAT)
+    os.unlink('file')
+    os.write(fd, b'x' * (20 << 20))
+    socket.send_fds(ours, [b'x'], [fd])
+    os.close(fd)
+    parked += 1
+fill = os.open('fill', os.O_RDWR | os.O_CREAT)
+os.posix_fallocate(fill, 0, 21 << 20)
+print(parked, flush=True)
+time.sleep(1000)
+";
+
+pub(crate) fn who_parks_files_in_sockets_does_not_fill_the_disk() {
+    run(async {
+        let small = SmallFs::new("mkfs.ext4", &["-q", "-m", "0"], 256);
+        let node = Node::start_on(small.path().join("agent")).await;
+        let c = node.coordinator.clone();
+        let args = ["python3", "-c", PARK].map(str::to_owned).to_vec();
+        let parks = Launch {
+            shell: String::new(),
+            args,
+            ..with_disk("parks", "", 32 * MIB)
+        };
+        c.launch(parks);
+        c.launch(with_disk("modest", "echo x > file; sleep 1000", 32 * MIB));
+        // It has half a minute to show that nobody receives them, on a machine that may be busy.
+        let deadline = Instant::now() + Duration::from_secs(180);
+        while !c.states("parks").iter().any(|state| state.is_terminal()) {
+            assert!(Instant::now() < deadline, "the disk stays full");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let end = c.terminal("parks").await;
+        assert_eq!((state(&end), end.reason), (TaskState::TaskFailed, OVER));
+        let words = "open files in sockets, where what they hold of the disk cannot be counted";
+        assert!(end.message.contains(words), "{}", end.message);
+        assert_eq!(c.states("modest").last(), Some(&TaskState::TaskRunning));
+    });
+}
+
+/// A btrfs with quotas.
 struct Btrfs {
-    dir: tempfile::TempDir,
+    small: SmallFs,
 }
 
 impl Btrfs {
     fn new() -> Self {
-        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
-        let made = Self { dir };
-        let (image, mount) = (made.dir.path().join("image"), made.path());
-        let file = std::fs::File::create(&image).unwrap();
-        file.set_len(512 * MIB).unwrap();
-        std::fs::create_dir(&mount).unwrap();
-        let image = image.to_str().unwrap();
-        command("mkfs.btrfs", &["-q", image]);
-        command("mount", &["-o", "loop", image, mount.to_str().unwrap()]);
-        Backend::enable(&mount).unwrap();
-        made
+        let small = SmallFs::new("mkfs.btrfs", &["-q"], 512);
+        Backend::enable(&small.path()).unwrap();
+        Self { small }
     }
 
     fn path(&self) -> PathBuf {
-        self.dir.path().join("mount")
+        self.small.path()
     }
 
     /// Quota groups but that of the file system's root, and subvolumes.
@@ -132,20 +182,6 @@ impl Btrfs {
         let all = groups.chain(subvolumes.lines());
         all.map(str::to_owned).collect()
     }
-}
-
-impl Drop for Btrfs {
-    fn drop(&mut self) {
-        // What cannot be unmounted stays, and the assertion that failed says more.
-        let _ = Command::new("umount").arg("-l").arg(self.path()).status();
-    }
-}
-
-fn command(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output().unwrap();
-    let fine = output.status.success();
-    assert!(fine, "{program} {arguments:?}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
 }
 
 pub(crate) fn the_kernel_refuses_what_is_too_much() {

@@ -17,6 +17,7 @@ mod group;
 mod image;
 mod life;
 mod recovery;
+mod small_fs;
 mod survival;
 mod tracer;
 
@@ -98,6 +99,10 @@ const TESTS: &[Test] = &[
     (
         "disk::what_is_over_is_ended_by_counting",
         disk::what_is_over_is_ended_by_counting,
+    ),
+    (
+        "disk::who_parks_files_in_sockets_does_not_fill_the_disk",
+        disk::who_parks_files_in_sockets_does_not_fill_the_disk,
     ),
     (
         "disk::the_kernel_refuses_what_is_too_much",

@@ -3,7 +3,7 @@
 //! The tree may change meanwhile and belong to someone hostile: each name is looked at once, by the
 //! descriptor of the directory that it is in; links are never followed, other mounts never entered.
 //! One descriptor serves any depth: on the way up, `..` must be the directory that was left, else
-//! the count starts again. What was deleted but is still open is not seen; quotas see it.
+//! the count starts again. What was deleted but is still open is not seen; `held` sees it.
 
 use std::collections::BTreeSet;
 use std::mem::MaybeUninit;

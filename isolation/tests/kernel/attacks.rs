@@ -8,6 +8,7 @@
 
 mod cgroups;
 mod escape;
+mod hidden_files;
 mod neighbours;
 mod output;
 mod paths;

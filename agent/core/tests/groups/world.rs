@@ -132,6 +132,7 @@ impl World {
                         used_bytes: 2,
                         limit_bytes: 1,
                         uncounted: false,
+                        parked: 0,
                         used_files: 0,
                         limit_files: 0,
                     };
