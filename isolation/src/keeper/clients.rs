@@ -81,6 +81,17 @@ impl Clients {
                 self.send(client, &refusal);
                 None
             }
+            Err(PacketError::Start { id, source }) => {
+                // Whoever waits for this container hears that it does not come.
+                let failed = Event::StartFailed {
+                    id,
+                    step: "read what is to be started (this keeper is of an earlier gantry)"
+                        .to_owned(),
+                    error: source.to_string(),
+                };
+                self.send(client, &failed);
+                None
+            }
             Err(error) => {
                 eprintln!("drop client {client}: {error}");
                 self.connections.remove(&client);

@@ -2,7 +2,7 @@
 //! with a memfd that holds the JSON.
 //!
 //! It decides sizes and the place of descriptors; it deliberately knows nothing of what the
-//! messages mean. Invariants: at most [`MAX_FDS`] descriptors and [`MAX_MESSAGE_BYTES`] of text are
+//! messages mean, but whom a start is about that cannot be read. Invariants: at most [`MAX_FDS`] descriptors and [`MAX_MESSAGE_BYTES`] of text are
 //! ever taken; every received descriptor is owned (closed on every error path) and close-on-exec.
 
 use std::cell::RefCell;
@@ -20,8 +20,8 @@ use rustix::net::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::protocol::{MAX_FDS, MAX_INLINE_BYTES, MAX_MESSAGE_BYTES};
-use crate::spec::wipe;
+use super::protocol::{self, MAX_FDS, MAX_INLINE_BYTES, MAX_MESSAGE_BYTES};
+use crate::spec::{ContainerId, wipe};
 
 const TAG_INLINE: u8 = b'J';
 const TAG_MEMFD: u8 = b'M';
@@ -54,6 +54,24 @@ pub enum PacketError {
     /// JSON that is not the message expected.
     #[error("a message that cannot be read")]
     Json(#[from] serde_json::Error),
+    /// As [`Self::Json`], of a request to start a container: what it says is newer than this program.
+    #[error("what is to be started cannot be read")]
+    Start {
+        /// Which container.
+        id: ContainerId,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+impl PacketError {
+    fn unreadable(text: &[u8], source: serde_json::Error) -> Self {
+        match protocol::started_by(text) {
+            Some(id) => Self::Start { id, source },
+            None => Self::Json(source),
+        }
+    }
 }
 
 fn socket_error(call: &'static str) -> impl FnOnce(Errno) -> PacketError {
@@ -244,8 +262,9 @@ fn receive_into<M: DeserializeOwned>(
 /// Reads a message and wipes its text, which may hold a secret.
 fn parse<M: DeserializeOwned>(text: &mut [u8]) -> Result<M, PacketError> {
     let message = serde_json::from_slice(text);
+    let message = message.map_err(|source| PacketError::unreadable(text, source));
     wipe(text);
-    Ok(message?)
+    message
 }
 
 /// Reads a sealed memfd by position; anything else (a FIFO, a file that could block or change) is

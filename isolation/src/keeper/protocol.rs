@@ -88,6 +88,24 @@ pub enum Request {
     },
 }
 
+/// As much of a request to start a container as every version of it has.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Outline {
+    Start { spec: Named },
+}
+
+#[derive(Deserialize)]
+struct Named {
+    id: ContainerId,
+}
+
+/// The container that a request is to start, even if the rest of it is newer than this program.
+pub(super) fn started_by(text: &[u8]) -> Option<ContainerId> {
+    let Outline::Start { spec } = serde_json::from_slice(text).ok()?;
+    Some(spec.id)
+}
+
 /// One more process inside a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecSpec {

@@ -203,6 +203,15 @@ fn a_client_that_sends_nonsense_is_told_and_may_go_on() {
         text.contains("refused") && text.contains("unreadable"),
         "{text}"
     );
+    // A newer client's start, of which only the id is understood: whoever waits for it is told.
+    let newer = b"J{\"start\":{\"spec\":{\"id\":\"c1\",\"root\":\"of a newer kind\"}}}";
+    rustix::net::send(&socket, newer, SendFlags::empty()).unwrap();
+    let mut failed = [0; 4096];
+    let (got, _) =
+        rustix::net::recv(&socket, &mut failed, rustix::net::RecvFlags::empty()).unwrap();
+    let text = String::from_utf8_lossy(&failed[..got]).into_owned();
+    let told = text.contains("start_failed") && text.contains("c1");
+    assert!(told && text.contains("earlier gantry"), "{text}");
     rustix::net::send(&socket, b"J\"list\"", SendFlags::empty()).unwrap();
     let mut more = [0; 4096];
     let (got, _) = rustix::net::recv(&socket, &mut more, rustix::net::RecvFlags::empty()).unwrap();
