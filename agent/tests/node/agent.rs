@@ -175,6 +175,8 @@ impl Node {
     }
 
     pub(crate) async fn start_agent(&mut self) {
+        // Whoever registered before is not the one that is waited for.
+        self.registers = self.coordinator.heard.lock().unwrap().registers.len();
         self.spawn();
         self.registered().await;
     }

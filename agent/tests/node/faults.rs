@@ -6,6 +6,7 @@
 //!
 //! `GANTRY_FAULTS=all` visits every step; without it, some of each sort, drawn by `GANTRY_SEED`.
 
+mod kinds;
 mod left;
 
 use std::path::PathBuf;
@@ -14,16 +15,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use gantry_isolation::keeper::{Client, Event, Received, Request};
 use gantry_isolation::spec::{ContainerId, Limits};
-use gantry_wire::agent::{Launch, NetworkMode, StatusUpdate, to_agent};
+use gantry_wire::agent::StatusUpdate;
 use gantry_wire::task::{Reason, TaskState};
 use rustix::process::Signal;
 
 use crate::agent::{Node, run};
-use crate::bridge::bridged;
-use crate::coordinator::{PATIENCE, shell, state};
-use crate::group::group;
+use crate::coordinator::{PATIENCE, state};
 use crate::image;
 use crate::tracer::Role;
+use kinds::{KINDS, Kind};
 
 /// Steps of each sort that are visited without `GANTRY_FAULTS=all`.
 const SOME: u64 = 2;
@@ -31,28 +31,6 @@ const SOME: u64 = 2;
 const LOOK_EVERY: Duration = Duration::from_millis(3);
 /// Ports of the node that bridged tasks get: each run of this program has its own.
 const PORTS: std::ops::Range<u32> = 20_000..30_000;
-/// Whose steps are counted, and who is killed at them.
-const DEATHS: [(Role, Role); 8] = [
-    (Role::Agent, Role::Agent),
-    (Role::Foreground, Role::Foreground),
-    (Role::Keeper, Role::Keeper),
-    (Role::Sweeper, Role::Sweeper),
-    (Role::Outlet, Role::Outlet),
-    (Role::Errand, Role::Errand),
-    (Role::Setup, Role::Keeper),
-    (Role::Setup, Role::Setup),
-];
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Native,
-    Image,
-    Bridged,
-    Group,
-}
-
-const KINDS: [Kind; 4] = [Kind::Native, Kind::Image, Kind::Bridged, Kind::Group];
-
 /// One life of a node with one launch, and perhaps one death.
 struct Round<'a> {
     node: &'a mut Node,
@@ -116,7 +94,7 @@ pub(crate) fn a_death_at_any_step_leaves_nothing() {
         let mut failed = Vec::new();
         for kind in KINDS {
             let mut kept = None;
-            for deaths in DEATHS {
+            for deaths in kind.deaths().iter().copied() {
                 let name = format!("{kind:?} {} {}", deaths.0.name(), deaths.1.name());
                 if !wanted(&name) {
                     continue;
@@ -179,6 +157,7 @@ impl<'a> Round<'a> {
             Kind::Group => vec![format!("{id}-a"), format!("{id}-b")],
             _ => vec![id],
         };
+        kinds::prepare(node, kind, &tasks, image).await;
         let told = node.coordinator.heard.lock().unwrap().registers.len();
         let plan = [watched.name(), victim.name(), &number.to_string()];
         let tracer = node.spawn_traced(plan, &report);
@@ -317,24 +296,7 @@ impl<'a> Round<'a> {
     }
 
     fn launch(&self) {
-        let command = "echo ran; exec sleep 1000";
-        let coordinator = &self.node.coordinator;
-        let id = &self.tasks[0];
-        match self.kind {
-            Kind::Native => coordinator.launch(shell(id, command)),
-            Kind::Image => coordinator.launch(Launch {
-                image: self.image.to_owned(),
-                ..shell(id, "echo ran; while :; do :; done")
-            }),
-            Kind::Bridged => coordinator.launch(bridged(id, command, port())),
-            Kind::Group => {
-                let mut members: Vec<Launch> =
-                    self.tasks.iter().map(|id| shell(id, command)).collect();
-                members[0].ports = bridged(id, command, port()).ports;
-                let group = group(&format!("pod-{id}"), NetworkMode::Bridge, &members);
-                coordinator.say(to_agent::Kind::LaunchGroup(group));
-            }
-        }
+        kinds::launch(self.node, self.kind, &self.tasks, self.image);
     }
 
     fn kill(&self) {
@@ -495,6 +457,7 @@ impl<'a> Round<'a> {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         }
+        std::fs::create_dir_all(self.node.data()).unwrap();
         self.node.wipe();
         self.node.start_agent().await;
         self.node.end(Signal::TERM);
