@@ -47,7 +47,7 @@ pub(crate) use hierarchies::is_pure_v2;
 pub(crate) use hugetlb::name as huge_page_name;
 pub(crate) use io::weight as io_weight;
 use kill::gather;
-pub(crate) use kill::{kill_group, kill_stopped, members};
+pub(crate) use kill::{kill_group, kill_session, kill_stopped, members};
 pub(crate) use own::OwnTree;
 pub use parent::{CgroupError, parent_id, prepare, remove_parent};
 pub(crate) use parent::{container_parents, prepare_one, prepare_parent};

@@ -5,7 +5,8 @@
 //! Descriptors: 0 to 2 are the command's, [`REPORT_FD`] the failure pipe, [`NAMESPACE_FD`] the
 //! network namespace or the container to enter, [`STATUS_FD`] where our PID 1 writes the command's
 //! end, [`USERS_FD`] the user namespace, [`IPC_FD`] whose IPC namespace to enter, [`ROOT_VIEW_FD`] is
-//! the steps' own, [`CGROUPS_FD`] has the directories of the view of cgroups; everything else is closed first, so nothing of the keeper's can leak (CVE-2024-21626).
+//! the steps' own, [`CGROUPS_FD`] has the directories of the view of cgroups, [`TERMINAL_FD`] takes
+//! the master of its terminal; everything else is closed first, so nothing of the keeper's can leak (CVE-2024-21626).
 
 pub(crate) mod cgroups;
 mod credentials;
@@ -18,6 +19,7 @@ mod namespaces;
 pub(crate) mod oci;
 mod paths;
 mod root;
+mod terminal;
 pub(crate) mod user;
 
 use std::ffi::{CStr, CString};
@@ -31,7 +33,7 @@ use rustix::process::Rlimit;
 
 use crate::plan::{Command, InRoot, Plan, Step, USERS};
 use crate::spec::{ExitStatus, Resource};
-use crate::sys::{self, confine};
+use crate::sys::{self, confine, users};
 use user::Identity;
 
 /// Where the failure pipe is.
@@ -48,8 +50,10 @@ pub(crate) const IPC_FD: RawFd = 7;
 pub(crate) const ROOT_VIEW_FD: RawFd = 8;
 /// Where the directories are that all views of cgroups share.
 pub(crate) const CGROUPS_FD: RawFd = 9;
+/// Where the socket is that the master of its terminal is sent to.
+pub(crate) const TERMINAL_FD: RawFd = 10;
 /// The keeper keeps its own descriptors from here on.
-pub(crate) const FIRST_FREE_FD: RawFd = 10;
+pub(crate) const FIRST_FREE_FD: RawFd = 11;
 /// Signals that the keeper ignores: it ends by request only, since its end is the end of every task.
 /// A supervisor that signals the whole group of gantry's processes must not end them.
 pub(crate) const KEEPER_IGNORES: [libc::c_int; 4] =
@@ -162,6 +166,8 @@ pub(crate) struct Handed<'a> {
     pub(crate) ipc: Option<BorrowedFd<'a>>,
     /// The directories that all views of cgroups share.
     pub(crate) cgroups: Option<BorrowedFd<'a>>,
+    /// Where the master of its terminal is to go.
+    pub(crate) terminal: Option<BorrowedFd<'a>>,
     /// The limit on descriptors that the keeper was started with.
     pub(crate) nofile: Rlimit,
 }
@@ -255,6 +261,9 @@ fn place_descriptors(handed: &Handed<'_>) -> Result<(), Errno> {
     if let Some(cgroups) = handed.cgroups {
         sys::dup_to(cgroups, CGROUPS_FD, true)?;
     }
+    if let Some(terminal) = handed.terminal {
+        sys::dup_to(terminal, TERMINAL_FD, true)?;
+    }
     sys::close_from(FIRST_FREE_FD.unsigned_abs())
 }
 
@@ -317,6 +326,10 @@ fn take(
         Step::Pivot => root::pivot(needed(&progress.root)?),
         Step::Hostname(name) => Ok(rustix::system::sethostname(name.as_bytes())?),
         Step::Keyring => namespaces::own_keyring(),
+        Step::MakeTerminal(size) => {
+            let socket = users::borrow_fd(TERMINAL_FD);
+            terminal::make(needed(&progress.root)?, socket, *size).map(drop)
+        }
         Step::EnterContainer { time } => namespaces::enter_container(*time, progress),
         step => become_command(step, command, progress, nofile),
     }

@@ -28,6 +28,7 @@ mod server;
 mod slots;
 mod start;
 mod sweeper;
+pub mod terminal;
 
 pub use client::{Client, ClientError, Received};
 pub use daemon::main;

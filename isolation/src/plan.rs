@@ -38,7 +38,7 @@ use crate::device::Node;
 use crate::keeper::{ExecSpec, Slot};
 use crate::spec::{
     ContainerSpec, DEFAULT_SHM_BYTES, MAX_HOSTNAME_BYTES, Network, Root, RootLimit, SANDBOX_TARGET,
-    Sharing, SpecError, check_command,
+    Sharing, SpecError, WindowSize, check_command,
 };
 
 /// Permissions of a native task's `/tmp` and `/run`.
@@ -248,6 +248,9 @@ fn inside_steps(
         steps.push(device(node)?);
     }
     mount::guards(host, spec, steps)?;
+    if spec.terminal {
+        steps.push(Step::MakeTerminal(spec.window.map(WindowSize::numbers)));
+    }
     let default_cwd = if spec.sandbox.is_some() {
         SANDBOX_TARGET
     } else {
@@ -284,6 +287,9 @@ pub(crate) fn exec(
     }
     inherited.enter(&mut steps);
     steps.push(Step::Keyring);
+    if spec.tty {
+        steps.push(Step::MakeTerminal(spec.window.map(WindowSize::numbers)));
+    }
     let cwd = spec.cwd.as_deref().unwrap_or(Path::new("/"));
     steps.push(Step::Cwd(InRoot::new(cwd)?));
     let who = Who::new(&spec.user)?;

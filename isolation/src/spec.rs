@@ -17,6 +17,7 @@ mod output;
 mod rlimit;
 mod root_limit;
 mod secret;
+mod window;
 
 pub use device::{Access, Device, MAX_DEVICES};
 pub use error::SpecError;
@@ -32,6 +33,7 @@ pub use rlimit::{RLIM_INFINITY, Resource, Rlimit};
 pub use root_limit::RootLimit;
 pub use secret::Secret;
 pub(crate) use secret::wipe;
+pub use window::WindowSize;
 
 use std::path::{Component, Path, PathBuf};
 
@@ -131,11 +133,14 @@ pub struct ContainerSpec {
     /// Which system calls it may make. Processes that join it get the same filter.
     #[serde(default)]
     pub seccomp: Seccomp,
-    /// Whether a terminal travels along with the request, after the network namespace if there is
-    /// one: it becomes stdin, stdout, stderr and the controlling terminal. Whoever holds its other
-    /// side sets the size. The output is then [`Output::Discard`].
+    /// Whether it has a terminal, made in its own `/dev/pts`, as stdin, stdout, stderr and the
+    /// controlling terminal. The keeper holds the master, of which `Request::Attach` gives a copy;
+    /// what comes out of it goes to the file of stdout, so there must be [`Output::Files`].
     #[serde(default)]
     pub terminal: bool,
+    /// The terminal's size at first; None: the kernel's, 0 by 0.
+    #[serde(default)]
+    pub window: Option<WindowSize>,
     /// Whether the root file system cannot be written to; volumes, `/dev` and each tmpfs can.
     #[serde(default)]
     pub read_only_root: bool,
@@ -191,6 +196,7 @@ impl ContainerSpec {
             landlock: None,
             seccomp: Seccomp::Default,
             terminal: false,
+            window: None,
             read_only_root: false,
             masked_paths: None,
             read_only_paths: None,

@@ -104,6 +104,7 @@ async fn spec(prober: &Prober, probe: &CommandProbe, row: &TaskRow) -> Result<Ex
         cwd: Some(inside.cwd),
         user: inside.user,
         tty: false,
+        window: None,
         capabilities: gantry_isolation::caps::default_set(),
     })
 }

@@ -83,6 +83,7 @@ impl Gantry {
             cwd: None,
             user: User::Root,
             tty: false,
+            window: None,
             capabilities: self.template.capabilities,
         });
         let begin = Instant::now();

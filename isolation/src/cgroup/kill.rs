@@ -14,6 +14,8 @@ use crate::sys;
 
 /// Rounds of the loop where `cgroup.kill` does not exist: a fork bomb could outrun it for ever.
 const MAX_ROUNDS: usize = 100;
+/// How often a list is read for processes of a session: for what was forked meanwhile.
+const SESSION_ROUNDS: usize = 4;
 /// Between the rounds of those that wait.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -83,6 +85,41 @@ fn list_below(dir: &Path, found: &mut BTreeSet<i32>, depth: usize) {
             list_below(&entry.path(), found, depth - 1);
         }
     }
+}
+
+/// Kills every process of the group at `dir` that is in the session of `leader`, a number of the
+/// host's.
+///
+/// # Errors
+/// The group's list cannot be read.
+pub(crate) fn kill_session(dir: &Path, leader: i32) -> std::io::Result<()> {
+    // Who was killed cannot fork any more, though it may take its time to end.
+    for _ in 0..SESSION_ROUNDS {
+        let mut reached = 0;
+        for pid in members(dir)?.into_iter().filter(|pid| *pid > 1) {
+            if pid != leader
+                && session_of(pid) == Some(leader)
+                && sys::kill(pid, libc::SIGKILL).is_ok()
+            {
+                reached += 1;
+            }
+        }
+        if reached == 0 {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// The session of a process that has not ended (proc(5), fields 3 and 6).
+fn session_of(pid: i32) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field may hold anything but ends with the last parenthesis.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace();
+    let state = fields.next()?;
+    let session = fields.nth(2)?.parse().ok()?;
+    (!matches!(state, "Z" | "X")).then_some(session)
 }
 
 fn signal_each(dir: &Path, signo: i32) -> std::io::Result<usize> {

@@ -13,7 +13,7 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 use super::ids::Users;
 use super::outlet::Streams;
 use super::protocol::{Listed, ListedState};
-use super::slots;
+use super::{slots, terminal};
 use crate::cgroup::{Group, kill_group};
 use crate::child::{Fault, REPORT_BYTES, read_report};
 use crate::plan::{Inherited, Plan};
@@ -108,6 +108,10 @@ pub(super) struct Container {
     pub(super) status_pipe: Option<OwnedFd>,
     /// stdout and stderr, until the outlet has them.
     pub(super) streams: Option<Streams>,
+    /// Where the master of its terminal will be once it runs.
+    pub(super) arriving: Option<OwnedFd>,
+    /// That master.
+    pub(super) terminal: Option<OwnedFd>,
     /// Bytes of them that could not be written.
     pub(super) dropped_bytes: u64,
     pub(super) group: Group,
@@ -173,6 +177,29 @@ impl Container {
         {
             eprintln!("kill what {} left behind: {error}", self.id);
         }
+    }
+
+    /// It runs: takes the master of its terminal, if it has one. Its streams, of which that is one
+    /// from now on, are ready then.
+    pub(super) fn take_terminal(&mut self) -> Option<Streams> {
+        let socket = self.arriving.take()?;
+        let mut streams = self.streams.take()?;
+        let master = terminal::receive(socket.as_fd());
+        let copied = master
+            .map_err(|error| error.to_string())
+            .and_then(|master| {
+                let copy = master.try_clone().map_err(|error| error.to_string())?;
+                Ok((master, copy))
+            });
+        match copied {
+            Ok((master, copy)) => {
+                streams.come_from(copy);
+                self.terminal = Some(master);
+            }
+            // Without a master it hangs up, which ends what was to be interactive.
+            Err(error) => eprintln!("the terminal of {}: {error}", self.id),
+        }
+        Some(streams)
     }
 
     /// Where its root's writable layer can be counted, when nothing bounds it.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 use nix::sched::{CloneFlags, setns};
 use rustix::fs::{Mode, OFlags};
@@ -14,6 +15,7 @@ use rustix::process::Rlimit;
 use super::container::{Container, Failure, Setup};
 use super::protocol::ExecSpec;
 use super::start::message_pipe;
+use crate::cgroup::kill_session;
 use crate::child::{self, Fault, Handed};
 use crate::plan::{self, HostFacts};
 use crate::spec::ContainerId;
@@ -28,12 +30,44 @@ pub(super) struct Session {
     pub(super) name: ContainerId,
     /// Who asked, and hears of it.
     pub(super) client: u64,
+    /// The group of the container that it is in, to find what it started.
+    pub(super) group: Option<PathBuf>,
+    /// Whether it has a terminal.
+    pub(super) tty: bool,
     pub(super) pid: i32,
     pub(super) pidfd: OwnedFd,
     /// None once the command runs or has failed.
     pub(super) setup: Option<Setup>,
     /// Why it could not be started.
     pub(super) failure: Option<Failure>,
+}
+
+impl Session {
+    /// Ends what it started and left behind: all that is at its terminal, else its process group.
+    /// Only as long as its own process is not reaped are the numbers surely its own.
+    pub(super) fn end_rest(&self) {
+        if self.tty {
+            self.kill_all();
+        } else {
+            self.kill_process_group();
+        }
+    }
+
+    /// Ends everything in its session (`setsid(2)`).
+    pub(super) fn kill_all(&self) {
+        self.kill_process_group();
+        if let Some(group) = &self.group
+            && let Err(error) = kill_session(group, self.pid)
+        {
+            eprintln!("end what session {} started: {error}", self.name);
+        }
+    }
+
+    fn kill_process_group(&self) {
+        let leader = nix::unistd::Pid::from_raw(self.pid);
+        // Nobody left to signal is no failure.
+        let _ = nix::sys::signal::killpg(leader, nix::sys::signal::Signal::SIGKILL);
+    }
 }
 
 /// All sessions.
@@ -94,7 +128,7 @@ fn failed(step: &'static str) -> impl FnOnce(Errno) -> Failure {
 /// Clones the session's process.
 pub(super) fn start(
     facts: &HostFacts,
-    nofile: Rlimit,
+    (nofile, null): (Rlimit, BorrowedFd<'_>),
     home: &mut PidNamespace,
     container: &Container,
     spec: &ExecSpec,
@@ -104,11 +138,15 @@ pub(super) fn start(
         step: "check the request".to_owned(),
         error,
     };
-    let [stdin, stdout, stderr] = fds else {
-        return Err(refuse(format!(
-            "{} descriptors came along, not 3",
-            fds.len()
-        )));
+    let wanted = if spec.tty { 1 } else { 3 };
+    if fds.len() != wanted {
+        let words = format!("{} descriptors came along, not {wanted}", fds.len());
+        return Err(refuse(words));
+    }
+    let stream = |at: usize| match fds.get(at) {
+        Some(fd) if !spec.tty => fd.as_fd(),
+        // The terminal takes its place.
+        _ => null,
     };
     let mut plan = plan::exec(facts, spec, &container.group, &container.inherited)
         .map_err(|e| refuse(e.to_string()))?;
@@ -122,13 +160,14 @@ pub(super) fn start(
         None => None,
     };
     let handed = Handed {
-        stdio: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
+        stdio: [stream(0), stream(1), stream(2)],
         report: report_end.as_fd(),
         namespace: Some(container.pidfd.as_fd()),
         status: None,
         users: container.users.as_ref().map(|users| users.namespace()),
         ipc: None,
         cgroups: None,
+        terminal: fds.first().filter(|_| spec.tty).map(AsFd::as_fd),
         nofile,
     };
     home.enter(container.pidfd.as_fd())?;

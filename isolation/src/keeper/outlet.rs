@@ -34,9 +34,13 @@ enum Order {
     Take {
         serial: u64,
         rotations: [Rotation; 2],
+        /// Whether the pipe of stdout is the master of a terminal.
+        terminal: bool,
     },
     /// The container ended: move what is left.
     Finish { serial: u64 },
+    /// Write what comes of stdout into this pipe, too.
+    Attach { serial: u64 },
 }
 
 /// What the outlet says.
@@ -83,6 +87,7 @@ pub(super) struct Streams {
     pipes: [OwnedFd; 2],
     files: Option<[OwnedFd; 2]>,
     rotations: [Rotation; 2],
+    terminal: bool,
 }
 
 impl Streams {
@@ -98,7 +103,14 @@ impl Streams {
             pipes,
             files,
             rotations,
+            terminal: false,
         }
+    }
+
+    /// From now on stdout is what comes out of a terminal.
+    pub(super) fn come_from(&mut self, master: OwnedFd) {
+        self.pipes[0] = master;
+        self.terminal = true;
     }
 }
 
@@ -241,6 +253,14 @@ impl Outlet {
         }
     }
 
+    /// Has what comes of a container's stdout written into `pipe`, too. It is not kept: where there is
+    /// no room to say so, or the outlet dies, whoever reads it finds its end.
+    pub(super) fn attach(&self, serial: u64, pipe: BorrowedFd<'_>) {
+        if self.held.get(&serial).is_some_and(|held| held.taken) {
+            let _ = packet::send(self.socket.as_fd(), &Order::Attach { serial }, &[pipe]);
+        }
+    }
+
     /// Tells the outlet what it does not know of these streams; false when it has no room.
     fn tell(&mut self, serial: u64) -> bool {
         let Some(held) = self.held.get_mut(&serial) else {
@@ -252,11 +272,15 @@ impl Outlet {
                 pipes,
                 files,
                 rotations,
+                terminal,
             } = &held.streams;
-            let rotations = *rotations;
             let mut fds = vec![dir.as_fd()];
             fds.extend(pipes.iter().chain(files.iter().flatten()).map(AsFd::as_fd));
-            let order = Order::Take { serial, rotations };
+            let order = Order::Take {
+                serial,
+                rotations: *rotations,
+                terminal: *terminal,
+            };
             if packet::send(self.socket.as_fd(), &order, &fds).is_err() {
                 return false;
             }

@@ -5,6 +5,8 @@
 //! the pipe's and the file's lock meanwhile, also while its memory is fetched from somewhere slow. So
 //! all of this runs in [`super::outlet`], never in the keeper.
 //!
+//! What comes out of a terminal is read and written instead, since others may watch it.
+//!
 //! It deliberately knows nothing of lines. The files lie in a directory that the container can
 //! write to, so a name there is never trusted: files are made with `O_EXCL | O_NOFOLLOW` and
 //! written through the descriptor that was made (Nomad's CVE-2026-6959). A file that was rotated
@@ -14,6 +16,8 @@
 //! soon as there is room again, said in the file, and never blocks the container or spins; a turn
 //! takes what was there when it began, however fast the container writes on.
 
+mod screen;
+
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -22,6 +26,8 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 use rustix::pipe::{SpliceFlags, splice};
 use serde::{Deserialize, Serialize};
+
+use screen::Screen;
 
 use crate::spec::Kept;
 
@@ -33,6 +39,8 @@ const LAST_BYTES: usize = 4 << 20;
 const LOUD_PIPE_BYTES: usize = 256 << 10;
 /// What a pipe holds that nobody changed: 16 pages, pipe(7).
 const PIPE_BYTES: usize = 64 << 10;
+/// Bytes read of a terminal at once; it holds that many itself.
+const TERMINAL_BYTES: usize = 4096;
 /// How often a name that the container put in the way is removed.
 const MAX_TRIES: usize = 8;
 
@@ -103,6 +111,8 @@ pub(super) struct Pump {
     dropped_bytes: u64,
     /// What was dropped since the file last said so, and why.
     unsaid: Option<(u64, Errno)>,
+    /// What is special where the pipe is the master of a terminal.
+    screen: Option<Screen>,
 }
 
 /// Opens the directory that files of output lie in.
@@ -203,6 +213,20 @@ impl Pump {
             moved: Moved::default(),
             dropped_bytes: 0,
             unsaid: None,
+            screen: None,
+        }
+    }
+
+    /// The pipe is the master of a terminal, which does not block.
+    pub(super) fn watch(mut self) -> Self {
+        self.screen = Some(Screen::new(&self.pipe));
+        self
+    }
+
+    /// Shows what comes from now on to one more.
+    pub(super) fn join(&mut self, watcher: OwnedFd) {
+        if let Some(screen) = &mut self.screen {
+            screen.join(watcher);
         }
     }
 
@@ -228,6 +252,12 @@ impl Pump {
 
     /// Moves what is there, up to a bound.
     pub(super) fn turn(&mut self, null: BorrowedFd<'_>) -> Turn {
+        if self.screen.is_some() {
+            return match self.take_from_terminal(TURN_BYTES) {
+                (found, true) => Turn::Open(found),
+                (_, false) => Turn::Closed,
+            };
+        }
         let found = rustix::io::ioctl_fionread(&self.pipe).unwrap_or(0);
         let found = usize::try_from(found).unwrap_or(usize::MAX);
         // One byte more tells an empty pipe from one that everyone has closed.
@@ -252,6 +282,11 @@ impl Pump {
 
     /// Moves what an ended container left in the pipe.
     pub(super) fn finish(&mut self, null: BorrowedFd<'_>) {
+        if let Some(screen) = &mut self.screen {
+            screen.finish();
+            self.take_from_terminal(LAST_BYTES);
+            return;
+        }
         self.take(LAST_BYTES, null);
     }
 
@@ -277,7 +312,71 @@ impl Pump {
         true
     }
 
+    /// How much was there, up to a bound, and whether somebody still has the other side open.
+    fn take_from_terminal(&mut self, most: usize) -> (usize, bool) {
+        let (mut found, mut bytes) = (0, [0; TERMINAL_BYTES]);
+        while found < most {
+            let got = match rustix::io::read(&self.pipe, &mut bytes) {
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => return (found, true),
+                // EIO: nobody has.
+                Ok(0) | Err(_) => return (found, false),
+                Ok(got) => got,
+            };
+            found += got;
+            if let Some(screen) = &mut self.screen {
+                screen.show(&bytes[..got]);
+            }
+            self.write(&bytes[..got]);
+        }
+        (found, true)
+    }
+
+    /// Writes what fits, and counts the rest as lost.
+    fn write(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            match self.write_once(bytes) {
+                Ok(written) => {
+                    self.moved.bytes += written as u64;
+                    bytes = &bytes[written..];
+                }
+                Err(Errno::INTR) => {}
+                Err(why) => {
+                    self.lose(bytes.len(), why);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn write_once(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
+        let length = self.prepare(bytes.len())?;
+        let file = self.file.as_ref().ok_or(Errno::NOSPC)?;
+        match rustix::io::pwrite(file, &bytes[..length], self.offset)? {
+            0 => Err(Errno::NOSPC),
+            written => {
+                self.offset += written as u64;
+                Ok(written)
+            }
+        }
+    }
+
     fn take_once(&mut self, budget: usize) -> Result<usize, Errno> {
+        let length = self.prepare(budget)?;
+        let file = self.file.as_ref().ok_or(Errno::NOSPC)?;
+        let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+        splice(
+            &self.pipe,
+            None,
+            file,
+            Some(&mut self.offset),
+            length,
+            flags,
+        )
+    }
+
+    /// Makes sure that there is a file with room; for how many bytes of so many.
+    fn prepare(&mut self, wanted: usize) -> Result<usize, Errno> {
         if self.unopened {
             let (file, offset) = open_file(&self.dir, self.name, self.rotation)?;
             self.start = place(&file, START_ATTRIBUTE).unwrap_or(0);
@@ -290,18 +389,8 @@ impl Pump {
             self.say_loss()?;
         }
         let left = usize::try_from(self.left()).unwrap_or(usize::MAX);
-        let file = self.file.as_ref().ok_or(Errno::NOSPC)?;
-        let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
         // What was said may have filled it: one byte too many harms nothing.
-        let length = budget.min(left.max(1));
-        splice(
-            &self.pipe,
-            None,
-            file,
-            Some(&mut self.offset),
-            length,
-            flags,
-        )
+        Ok(wanted.min(left.max(1)))
     }
 
     /// What the file may still take.
@@ -314,12 +403,16 @@ impl Pump {
 
     fn discard(&mut self, budget: usize, why: Errno, null: BorrowedFd<'_>) -> Result<usize, Errno> {
         let dropped = splice(&self.pipe, None, null, None, budget, SpliceFlags::NONBLOCK)?;
-        if dropped > 0 {
-            let before = self.unsaid.map_or(0, |(bytes, _)| bytes);
-            self.unsaid = Some((before + dropped as u64, why));
-        }
-        self.dropped_bytes += dropped as u64;
+        self.lose(dropped, why);
         Ok(dropped)
+    }
+
+    fn lose(&mut self, bytes: usize, why: Errno) {
+        if bytes > 0 {
+            let before = self.unsaid.map_or(0, |(bytes, _)| bytes);
+            self.unsaid = Some((before + bytes as u64, why));
+        }
+        self.dropped_bytes += bytes as u64;
     }
 
     /// Writes into the file what it lacks.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::caps::CapSet;
-use crate::spec::{ContainerId, ContainerSpec, ExitStatus, Limits, User};
+use crate::spec::{ContainerId, ContainerSpec, ExitStatus, Limits, User, WindowSize};
 
 /// Longest JSON text, in a packet or in a memfd.
 pub const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
@@ -41,12 +41,22 @@ pub enum Request {
         all: bool,
     },
     /// Run one more process inside a running container; its stdin, stdout and stderr travel along
-    /// as three descriptors. Answered by `ExecStarted` or `ExecFailed`, later `ExecExited`.
+    /// as three descriptors, or, for one with a terminal, a socket on which the terminal's master is
+    /// wanted (see [`super::terminal`]), which is there once it has started. Answered by `ExecStarted` or `ExecFailed`, later `ExecExited`.
     Exec {
         /// What to run.
         exec: Box<ExecSpec>,
     },
-    /// Send a signal to the process of an exec session.
+    /// Hand out the master of a running container's terminal, on a socket that travels along (see
+    /// [`super::terminal`]), as is why not. With a pipe besides, what comes out of the terminal is
+    /// written there, too, from now on: whoever reads it too slowly to keep it from running full
+    /// finds its end, since the container is never held up.
+    Attach {
+        /// Which container.
+        id: ContainerId,
+    },
+    /// Send a signal to the process of an exec session. SIGKILL ends everything that it started,
+    /// but what has a session (`setsid(2)`) of its own.
     SignalExec {
         /// Which session.
         session: ContainerId,
@@ -121,8 +131,12 @@ pub struct ExecSpec {
     pub cwd: Option<std::path::PathBuf>,
     /// Who runs it.
     pub user: User,
-    /// Whether the stdin descriptor is a terminal to become the controlling one.
+    /// Whether it has a terminal, made in the container's `/dev/pts`, as stdin, stdout, stderr and the
+    /// controlling terminal. Its end is that of all that it started there.
     pub tty: bool,
+    /// The terminal's size at first; None: the kernel's, 0 by 0.
+    #[serde(default)]
+    pub window: Option<WindowSize>,
     /// Capabilities, as for the container.
     #[serde(default = "crate::caps::default_set")]
     pub capabilities: CapSet,

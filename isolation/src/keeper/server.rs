@@ -212,6 +212,9 @@ impl Keeper {
             Verdict::Pending => {}
             Verdict::Running => {
                 container.phase = Phase::Running;
+                if let Some(streams) = container.take_terminal() {
+                    self.outlet.take(serial, streams);
+                }
                 let started = Event::Started {
                     id: container.id.clone(),
                     pid: container.pid,
@@ -413,6 +416,7 @@ impl Keeper {
         let Some(session) = self.sessions.get(&serial) else {
             return;
         };
+        session.end_rest();
         let Some(status) = reap(session.pidfd.as_fd()) else {
             return;
         };

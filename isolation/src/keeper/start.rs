@@ -17,6 +17,7 @@ use super::exec::PidNamespace;
 use super::ids::Users;
 use super::outlet::Streams;
 use super::output::{NAMES, Rotation, open_dir, open_file};
+use super::terminal;
 use crate::cgroup::{self, Group, remove_group};
 use crate::child::{self, Handed};
 use crate::device::{self, DeviceError};
@@ -93,27 +94,27 @@ pub(super) fn start(
         fd => Ok(fd.flatten()),
     };
     let netns = came(spec.network == Network::Namespace, "network namespace")?;
-    let terminal = came(spec.terminal, "terminal")?;
     // The first number that its view of the sandbox does not have.
     let owner = (spec.ids != Ids::Host).then_some(USERS);
     let (streams, write_ends) =
         streams(&spec.output, owner).map_err(failed("open the output files"))?;
     let (report, report_end) = message_pipe().map_err(failed("make a pipe"))?;
     let shares_processes = !own_processes(&spec.namespaces);
+    let (arriving, terminal_end) = terminal_socket(spec.terminal)?;
     let (status, status_end) = status_pipe(spec.init && !shares_processes)?;
     let unified = make_unified(context.facts, &group)?;
     let null = context.null.as_fd();
-    let terminal = terminal.as_ref().map(AsFd::as_fd);
     let [stdout, stderr] = write_ends
         .each_ref()
-        .map(|end| end.as_ref().map(AsFd::as_fd).or(terminal).unwrap_or(null));
+        .map(|end| end.as_ref().map_or(null, AsFd::as_fd));
     let handed = Handed {
-        stdio: [terminal.unwrap_or(null), stdout, stderr],
+        stdio: [null, stdout, stderr],
         report: report_end.as_fd(),
         namespace: netns.as_ref().map(AsFd::as_fd).or(context.shared.network),
         status: status_end.as_ref().map(AsFd::as_fd),
         users: users.as_ref().map(|users| users.namespace()),
         ipc: context.shared.ipc,
+        terminal: terminal_end.as_ref().map(AsFd::as_fd),
         cgroups: context.facts.shared_cgroup_top.as_deref().map(AsFd::as_fd),
         nofile: context.nofile,
     };
@@ -137,6 +138,8 @@ pub(super) fn start(
         phase: Phase::Starting(Setup::new(report, plan)),
         status_pipe: status,
         streams,
+        arriving,
+        terminal: None,
         dropped_bytes: 0,
         group,
         frozen: false,
@@ -151,6 +154,12 @@ pub(super) fn start(
 fn status_pipe(wanted: bool) -> Result<(Option<OwnedFd>, Option<OwnedFd>), Failure> {
     let made = wanted.then(message_pipe).transpose();
     Ok(made.map_err(failed("make a pipe"))?.unzip())
+}
+
+/// Where the master of a terminal will be, and where it is sent.
+fn terminal_socket(wanted: bool) -> Result<(Option<OwnedFd>, Option<OwnedFd>), Failure> {
+    let made = wanted.then(terminal::pair).transpose();
+    Ok(made.map_err(failed("make a socket"))?.unzip())
 }
 
 /// Flags of the clone; what is shared is entered or left as it is.

@@ -193,6 +193,9 @@ pub(crate) enum Step {
         /// Whether it has a time namespace.
         time: bool,
     },
+    /// Make a terminal of so many rows and columns, send its master out, and have its slave as stdin,
+    /// stdout and stderr.
+    MakeTerminal(Option<(u16, u16)>),
     /// Make stdin the controlling terminal.
     Terminal,
     /// Set a resource limit.
@@ -293,6 +296,7 @@ impl fmt::Display for Step {
             Self::Init { .. } => f.write_str("fork from the init"),
             Self::Hold { .. } => f.write_str("hold the namespaces"),
             Self::EnterContainer { .. } => f.write_str("enter the container"),
+            Self::MakeTerminal(_) => f.write_str("make the terminal"),
             Self::Terminal => f.write_str("take the terminal"),
             Self::Rlimit(limit) => {
                 let value = |value| match value {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::spec::{
-    ContainerId, Files, Limits, Mount, MountKind, RLIM_INFINITY, Resource, Rlimit, Secret,
+    ContainerId, Files, Limits, Mount, MountKind, Output, RLIM_INFINITY, Resource, Rlimit, Secret,
     TimeOffsets, User,
 };
 
@@ -189,6 +189,7 @@ fn users_of_its_own_are_entered_when_the_hosts_root_is_no_longer_needed() {
     }];
     spec.groups = vec![7, 8];
     spec.terminal = true;
+    spec.output = Output::files("/out", 0, 0);
     let inherited = Inherited::new(&spec, Some(1_048_576), None);
     let (plan, _) = super::container(&host(), &spec, &slot(), &[], &inherited).unwrap();
     let text = plan.to_string();
@@ -212,6 +213,7 @@ mount /proc
 ";
     assert!(text.starts_with(golden_start), "{text}");
     let golden_end = "\
+make the terminal
 open the working directory /
 add groups [7, 8]
 give the streams to the user

@@ -85,7 +85,7 @@ pub enum SpecError {
     /// Not a value that the kernel takes.
     #[error("oom_score_adj {0} is not between -1000 and 1000")]
     OomScore(i32),
-    /// Both a terminal and files.
-    #[error("a container with a terminal has no output files: its output goes to the terminal")]
+    /// A terminal whose output nobody takes.
+    #[error("a container with a terminal needs output files: it would stand still without")]
     TerminalOutput,
 }

@@ -290,6 +290,7 @@ fn nothing_is_run_in_a_frozen_container() {
         cwd: None,
         user: gantry_isolation::spec::User::Root,
         tty: false,
+        window: None,
         capabilities: gantry_isolation::caps::default_set(),
     };
     let null = std::fs::File::open("/dev/null").unwrap();

@@ -92,6 +92,7 @@ fn a_session_has_the_filter_the_groups_and_the_users_of_its_container() {
         cwd: Some("/made/in/exec".into()),
         user: User::Root,
         tty: false,
+        window: None,
         capabilities: caps::default_set(),
     };
     let null = std::fs::File::open("/dev/null").unwrap();

@@ -19,6 +19,7 @@ pub(crate) fn exec_spec(session: &str, argv: &[&str]) -> ExecSpec {
         cwd: None,
         user: User::Root,
         tty: false,
+        window: None,
         capabilities: caps::default_set(),
     }
 }

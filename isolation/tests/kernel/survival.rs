@@ -348,7 +348,7 @@ fn a_sweeper_that_is_killed_is_replaced_and_nothing_waits_for_it() {
 }
 
 /// The process of the keeper's own that has this name.
-fn helper(node: &Node, name: &str) -> Option<i32> {
+pub(crate) fn helper(node: &Node, name: &str) -> Option<i32> {
     let keeper = rustix::net::sockopt::socket_peercred(raw(node)).unwrap();
     let keeper = keeper.pid.as_raw_nonzero();
     let children = format!("/proc/{keeper}/task/{keeper}/children");
@@ -362,7 +362,7 @@ fn helper(node: &Node, name: &str) -> Option<i32> {
     })
 }
 
-fn kill_9(pid: i32) {
+pub(crate) fn kill_9(pid: i32) {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL).unwrap();
 }
 

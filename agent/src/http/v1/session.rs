@@ -202,6 +202,7 @@ async fn exec_spec(
         cwd: Some(inside.cwd),
         user,
         tty: false,
+        window: None,
         capabilities: gantry_isolation::caps::default_set(),
     })
 }

@@ -1,21 +1,16 @@
 //! `/dev` of an OCI container: nodes, links, and the terminal.
 
 use std::ffi::CStr;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, makedev};
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 
-use super::super::{Fault, paths};
+use super::super::{Fault, paths, terminal};
 use crate::plan::{InRoot, OciDevice};
 use crate::sys;
 
-/// `DEVPTS_SUPER_MAGIC` of `linux/magic.h`.
-const DEVPTS_MAGIC: u64 = 0x1cd1;
 const LINKS: [(&CStr, &CStr); 5] = [
     (c"/proc/self/fd", c"fd"),
     (c"/proc/self/fd/0", c"stdin"),
@@ -98,32 +93,14 @@ pub(super) fn links(root: BorrowedFd<'_>) -> Result<(), Fault> {
     }
 }
 
-/// Makes a terminal in the container's own devpts, sends its master to whoever holds the other end
-/// of `socket`, and makes its slave stdin, stdout and stderr. Nothing is
-/// reached by a name that the container could have changed (CVE-2025-52565).
+/// Makes the terminal, and `/dev/console` of it if wanted.
 pub(super) fn terminal(
     root: BorrowedFd<'_>,
     socket: i32,
     size: Option<(u16, u16)>,
     console: bool,
 ) -> Result<(), Fault> {
-    let flags = OFlags::RDWR | OFlags::NOCTTY;
-    let master = paths::open(root, c"dev/pts/ptmx", flags, paths::STRICT)?;
-    if u64::try_from(rustix::fs::fstatfs(&master)?.f_type).unwrap_or(0) != DEVPTS_MAGIC {
-        return Err(Errno::NOTTY.into());
-    }
-    unlockpt(&master)?;
-    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-    let slave = ioctl_tiocgptpeer(&master, flags)?;
-    if let Some((rows, columns)) = size {
-        let size = rustix::termios::Winsize {
-            ws_row: rows,
-            ws_col: columns,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        rustix::termios::tcsetwinsize(&master, size)?;
-    }
+    let slave = terminal::make(root, sys::oci::borrow(socket), size)?;
     if console {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE
             | OpenTreeFlags::OPEN_TREE_CLOEXEC
@@ -143,27 +120,5 @@ pub(super) fn terminal(
         let target = paths::open(dev.as_fd(), c"console", OFlags::PATH, paths::STRICT)?;
         paths::attach(node, target)?;
     }
-    send(socket, master.as_fd())?;
-    drop(master);
-    for number in 0..3 {
-        sys::dup_to(slave.as_fd(), number, false)?;
-    }
-    Ok(())
-}
-
-fn send(socket: i32, master: BorrowedFd<'_>) -> Result<(), Errno> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let fds = [master];
-    if !control.push(SendAncillaryMessage::ScmRights(&fds)) {
-        return Err(Errno::NOBUFS);
-    }
-    let name = [std::io::IoSlice::new(b"/dev/ptmx")];
-    sendmsg(
-        sys::oci::borrow(socket),
-        &name,
-        &mut control,
-        SendFlags::NOSIGNAL,
-    )?;
     Ok(())
 }

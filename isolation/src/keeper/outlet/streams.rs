@@ -10,6 +10,7 @@
 //! has one between two of anyone else's.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use super::super::output::{Moved, Pump, Turn};
@@ -18,6 +19,9 @@ use super::pace::{Next, Pace};
 
 /// A turn that takes so long is one that something holds up.
 const HELD_UP: Duration = Duration::from_secs(1);
+
+/// Who may wait to watch one stream.
+const MAX_JOINING: usize = 16;
 
 #[derive(Debug)]
 enum Place {
@@ -33,6 +37,8 @@ struct Stream {
     place: Place,
     pace: Pace,
     finish: bool,
+    /// Who is to watch it from the next turn on.
+    joining: Vec<OwnedFd>,
 }
 
 /// What is to be done with a stream that was put back.
@@ -63,6 +69,7 @@ impl Streams {
             place: Place::Waiting(pump),
             pace: Pace::default(),
             finish: false,
+            joining: Vec::new(),
         };
         self.streams.insert(number, stream);
     }
@@ -92,6 +99,16 @@ impl Streams {
             }
             other => other,
         };
+    }
+
+    /// Shows a stream to one more from its next turn on, which comes before anything more does.
+    pub(super) fn join(&mut self, number: u64, watcher: OwnedFd) {
+        if let Some(stream) = self.streams.get_mut(&number)
+            && stream.joining.len() < MAX_JOINING
+        {
+            stream.joining.push(watcher);
+        }
+        self.enqueue(number);
     }
 
     /// The container ended: the next turn is the last.
@@ -127,7 +144,12 @@ impl Streams {
                 continue;
             };
             match std::mem::replace(&mut stream.place, Place::Busy(Some(now))) {
-                Place::Queued(pump) => return Some((number, pump, stream.finish)),
+                Place::Queued(mut pump) => {
+                    for watcher in stream.joining.drain(..) {
+                        pump.join(watcher);
+                    }
+                    return Some((number, pump, stream.finish));
+                }
                 // Not in the queue.
                 other => stream.place = other,
             }

@@ -214,7 +214,11 @@ impl Shared {
 
     fn obey(&self, order: &Order, fds: Vec<OwnedFd>) {
         match *order {
-            Order::Take { serial, rotations } => {
+            Order::Take {
+                serial,
+                rotations,
+                terminal,
+            } => {
                 let mut fds = fds.into_iter();
                 let (Some(dir), Some(stdout), Some(stderr)) = (fds.next(), fds.next(), fds.next())
                 else {
@@ -224,7 +228,18 @@ impl Shared {
                 for (stream, pipe) in [stdout, stderr].into_iter().enumerate() {
                     let (name, rotation) = (NAMES[stream], rotations[stream]);
                     let pump = Pump::new(pipe, dir.clone(), name, rotation, fds.next());
+                    let pump = if terminal && stream == 0 {
+                        pump.watch()
+                    } else {
+                        pump
+                    };
                     self.add(number(serial, stream), pump);
+                }
+            }
+            Order::Attach { serial } => {
+                if let Some(pipe) = fds.into_iter().next() {
+                    self.state().streams.join(number(serial, 0), pipe);
+                    self.work.notify_one();
                 }
             }
             Order::Finish { serial } => {

@@ -16,11 +16,12 @@ use crate::keeper::exec::{self, MAX_SESSIONS, Session};
 use crate::keeper::protocol::{Event, ExecSpec, Request};
 use crate::keeper::start::{self, Context};
 use crate::keeper::sweeper::Job;
+use crate::keeper::terminal;
 use crate::spec::{ContainerId, ContainerSpec, Ids};
 use crate::sys;
 
 /// A pidfd, a user namespace, two pipes with their directory (and for a moment their files), the status
-/// and the failure pipe. The outlet has no more.
+/// and the failure pipe; twice its terminal instead of a pipe. The outlet has no more.
 const FDS_PER_CONTAINER: u64 = 9;
 /// For clients, sessions, requests' own descriptors and the keeper itself.
 const RESERVED_FDS: u64 = 1024;
@@ -49,6 +50,7 @@ impl Keeper {
                 }
             }
             Request::Exec { exec } => self.exec(client, &exec, &fds),
+            Request::Attach { id } => self.attach(&id, fds),
             Request::SignalExec { session, signo } => {
                 if let Err(error) = self.signal_session(&session, signo) {
                     self.clients
@@ -203,7 +205,9 @@ impl Keeper {
                     .add(setup.pipe(), Token::Report(serial), EventFlags::IN)
             });
         }
-        if let Some(streams) = container.streams.take() {
+        if container.arriving.is_none()
+            && let Some(streams) = container.streams.take()
+        {
             self.outlet.take(serial, streams);
         }
         if let Err(errno) = watched {
@@ -234,6 +238,24 @@ impl Keeper {
             self.release_killed(serial);
         }
         sent
+    }
+
+    /// Hands out a container's terminal.
+    fn attach(&mut self, id: &ContainerId, fds: Vec<OwnedFd>) {
+        let mut fds = fds.into_iter();
+        let Some(socket) = fds.next() else { return };
+        let found = self.containers.find(id);
+        let running = found.filter(|(_, container)| matches!(container.phase, Phase::Running));
+        let master = running
+            .ok_or("the container does not run")
+            .and_then(|(serial, container)| {
+                let master = container.terminal.as_ref().ok_or("it has no terminal")?;
+                Ok((serial, master))
+            });
+        if let (Ok((serial, _)), Some(pipe)) = (&master, fds.next()) {
+            self.outlet.attach(*serial, pipe.as_fd());
+        }
+        terminal::answer(&socket, master.map(|(_, master)| master.as_fd()));
     }
 
     fn exec(&mut self, client: u64, spec: &ExecSpec, fds: &[OwnedFd]) {
@@ -300,7 +322,7 @@ impl Keeper {
         }
         let (pid, pidfd, setup) = exec::start(
             &self.facts,
-            self.nofile,
+            (self.nofile, self.null.as_fd()),
             &mut self.pid_namespace,
             container,
             spec,
@@ -310,6 +332,8 @@ impl Keeper {
         Ok(Session {
             name,
             client,
+            group: container.group.tracking().map(ToOwned::to_owned),
+            tty: spec.tty,
             pid,
             pidfd,
             setup: Some(setup),
@@ -321,6 +345,10 @@ impl Keeper {
         check_signal(signo)?;
         let session = self.sessions.values().find(|session| session.name == *name);
         let session = session.ok_or("there is no such session")?;
+        if signo == libc::SIGKILL {
+            session.kill_all();
+            return sys::pidfd_send_signal(session.pidfd.as_fd(), signo).map_err(words);
+        }
         // What the command started goes with it: the session leads a process group of its own
         // once it is set up. Its number is not used again before we reap it.
         let group = nix::unistd::Pid::from_raw(session.pid);
