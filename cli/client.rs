@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use gantry_wire::mesos::negotiation::{PROTOBUF, RECORDIO};
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::{Body, Method, Response, StatusCode};
 use serde_json::Value;
@@ -120,8 +121,26 @@ impl Client {
     ) -> Result<Response, Failure> {
         let request = self
             .request(Method::POST, path, Some(body))
-            .header(ACCEPT, accept)
-            .header("Message-Accept", "application/json");
+            .header(ACCEPT, accept);
+        self.judge(request.send().await).await
+    }
+
+    /// A call of an agent that is answered by what a process writes, in records of protobuf.
+    pub(crate) async fn output(&self, path: &str, body: &Value) -> Result<Response, Failure> {
+        let request = self
+            .request(Method::POST, path, Some(body))
+            .header(ACCEPT, RECORDIO)
+            .header("Message-Accept", PROTOBUF);
+        self.judge(request.send().await).await
+    }
+
+    /// A call of an agent that is a stream of records of protobuf, until it is answered.
+    pub(crate) async fn input(&self, path: &str, records: Body) -> Result<Response, Failure> {
+        let request = self
+            .request(Method::POST, path, None)
+            .header(CONTENT_TYPE, RECORDIO)
+            .header("Message-Content-Type", PROTOBUF)
+            .body(records);
         self.judge(request.send().await).await
     }
 

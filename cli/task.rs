@@ -1,9 +1,11 @@
 //! `gantry task …`: the commands on instances, one file each.
 
+mod attach;
 mod exec;
 pub(crate) mod list;
 mod log;
 mod record;
+mod stdio;
 
 use clap::Subcommand;
 
@@ -20,6 +22,8 @@ pub(crate) enum TaskCommand {
     Log(log::LogArgs),
     /// Run a command inside a task's container.
     Exec(exec::ExecArgs),
+    /// Sit down at the terminal of a task that has one.
+    Attach(attach::AttachArgs),
 }
 
 impl TaskCommand {
@@ -29,6 +33,7 @@ impl TaskCommand {
             Self::List(args) => args.run(client, global).await,
             Self::Log(args) => args.run(client, global).await,
             Self::Exec(args) => args.run(client, global).await,
+            Self::Attach(args) => args.run(client, global).await,
         }
     }
 }

@@ -11,9 +11,9 @@ use gantry_image::Image;
 use gantry_isolation::gpu::Gpu;
 use gantry_isolation::spec::{
     ContainerId, ContainerSpec, Device, Files, Ids, Limits, MAX_HOSTNAME_BYTES, Mount, Network,
-    Output, Root, SANDBOX_TARGET, Sharing, SpecError, User,
+    Output, Root, SANDBOX_TARGET, Sharing, SpecError, User, WindowSize,
 };
-use gantry_wire::agent::{Launch, LimitsMessage, NetworkMode, ResourcesMessage};
+use gantry_wire::agent::{Launch, LimitsMessage, NetworkMode, ResourcesMessage, Tty};
 
 use crate::environment;
 use crate::volumes::{self, VolumeProblem};
@@ -149,6 +149,7 @@ pub(crate) fn spec(
     }
     let name = executor.map_or(task.container, |executor| executor.container);
     spec.files = files((task.ip, name.as_str()), bridged, image.is_some(), node);
+    (spec.terminal, spec.window) = (launch.tty.is_some(), launch.tty.and_then(window));
     spec.output = Output::files(
         PathBuf::from(task.sandbox),
         OUTPUT_MAX_BYTES,
@@ -246,6 +247,15 @@ fn working_dir(launch: &Launch, image: Option<&Image>) -> PathBuf {
     }
     let dir = image.and_then(|image| image.config.working_dir.as_deref());
     PathBuf::from(dir.filter(|dir| !dir.is_empty()).unwrap_or("/"))
+}
+
+/// A size that was said.
+fn window(tty: Tty) -> Option<WindowSize> {
+    let number = |of: u32| u16::try_from(of).ok().filter(|of| *of > 0);
+    Some(WindowSize {
+        rows: number(tty.rows)?,
+        columns: number(tty.columns)?,
+    })
 }
 
 /// Weights follow from what was requested; so do limits, where none are said.

@@ -25,8 +25,10 @@ pub(crate) struct Execs {
 
 #[derive(Debug)]
 struct Session {
-    /// Whether it is remembered after its end, and counts.
+    /// Whether it is remembered after its end.
     kept: bool,
+    /// Whether it is one of the sessions that are bounded in number.
+    counts: bool,
     started: Option<oneshot::Sender<Result<(), String>>>,
     waiters: Vec<oneshot::Sender<ExitStatus>>,
     ended: Option<(ExitStatus, u64)>,
@@ -35,11 +37,7 @@ struct Session {
 impl Execs {
     /// Whether a session of this name may begin, or why not.
     pub(crate) fn admit(&mut self, id: &ContainerId, now_ms: u64) -> Result<(), String> {
-        let keep = |s: &Session| {
-            s.ended
-                .is_none_or(|(_, at)| now_ms < at.saturating_add(KEPT_MS))
-        };
-        self.sessions.retain(|_, session| keep(session));
+        self.forget_old(now_ms);
         if self.sessions.contains_key(id) {
             return Err(format!("a session named '{id}' is there already"));
         }
@@ -51,6 +49,14 @@ impl Execs {
         Ok(())
     }
 
+    fn forget_old(&mut self, now_ms: u64) {
+        let keep = |s: &Session| {
+            s.ended
+                .is_none_or(|(_, at)| now_ms < at.saturating_add(KEPT_MS))
+        };
+        self.sessions.retain(|_, session| keep(session));
+    }
+
     pub(crate) fn begin(
         &mut self,
         id: ContainerId,
@@ -60,6 +66,7 @@ impl Execs {
     ) {
         let session = Session {
             kept,
+            counts: kept,
             started: Some(started),
             waiters: vec![exited],
             ended: None,
@@ -91,6 +98,31 @@ impl Execs {
         }
     }
 
+    /// Remembers the end of a task's container as it does that of a session, since someone attached to
+    /// it.
+    pub(crate) fn watch(
+        &mut self,
+        container: &ContainerId,
+        ended: oneshot::Sender<ExitStatus>,
+        now_ms: u64,
+    ) {
+        match self.sessions.get_mut(container) {
+            Some(session) => session.waiters.retain(|waiter| !waiter.is_closed()),
+            None => {
+                self.forget_old(now_ms);
+                let watched = Session {
+                    kept: true,
+                    counts: false,
+                    started: None,
+                    waiters: Vec::new(),
+                    ended: None,
+                };
+                self.sessions.insert(container.clone(), watched);
+            }
+        }
+        self.wait(container, ended);
+    }
+
     /// Answers at the end; drops the question when the session is not known.
     pub(crate) fn wait(&mut self, id: &ContainerId, reply: oneshot::Sender<ExitStatus>) {
         match self.sessions.get_mut(id) {
@@ -119,7 +151,7 @@ impl Execs {
     pub(crate) fn len(&self) -> usize {
         self.sessions
             .values()
-            .filter(|session| session.kept)
+            .filter(|session| session.counts)
             .count()
     }
 }

@@ -47,6 +47,7 @@ use self::body::Intake;
 use self::images::Images;
 use self::stall::Bounded;
 use self::v1::Api;
+pub(crate) use self::v1::Joined;
 use crate::container::NodeFacts;
 use crate::facts::Facts;
 use crate::inbox::Event;
@@ -74,6 +75,7 @@ pub(crate) struct Server {
     pub(crate) store: Store,
     pub(crate) images: Arc<Images>,
     pub(crate) statistics: Statistics,
+    pub(crate) joined: Arc<Joined>,
     pub(crate) allowed_hosts: Vec<String>,
 }
 

@@ -87,8 +87,10 @@ pub(crate) enum Ask {
     /// The task of a running container.
     Task {
         container: String,
-        reply: oneshot::Sender<Option<TaskRow>>,
+        reply: oneshot::Sender<Option<Located>>,
     },
+    /// Have the keeper hand out a task's terminal.
+    Attach(Box<AttachOrder>),
     /// Run one more process in a container.
     Exec(Box<ExecOrder>),
     /// End the process of a session.
@@ -103,12 +105,29 @@ pub(crate) enum Ask {
 /// One more process in a container.
 pub(crate) struct ExecOrder {
     pub(crate) spec: keeper::ExecSpec,
-    /// stdin, stdout, stderr.
-    pub(crate) stdio: [OwnedFd; 3],
+    /// stdin, stdout, stderr; or a socket for the master of its terminal.
+    pub(crate) fds: Vec<OwnedFd>,
     /// Whether its end can be asked for afterwards.
     pub(crate) kept: bool,
     pub(crate) started: oneshot::Sender<Result<(), String>>,
     pub(crate) exited: oneshot::Sender<ExitStatus>,
+}
+
+/// The terminal of a task's container is wanted.
+pub(crate) struct AttachOrder {
+    pub(crate) container: ContainerId,
+    /// A socket for the master, and a pipe for what comes out of it.
+    pub(crate) fds: Vec<OwnedFd>,
+    /// Hears of the container's end, of which it can also be asked a while afterwards.
+    pub(crate) ended: oneshot::Sender<ExitStatus>,
+}
+
+/// The task of a container.
+#[derive(Debug)]
+pub(crate) struct Located {
+    pub(crate) task: TaskRow,
+    /// The container around it.
+    pub(crate) executor: Option<String>,
 }
 
 /// A snapshot for HTTP.

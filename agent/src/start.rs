@@ -238,6 +238,7 @@ fn run<C: Connect>(
         store: disk.store,
         images: Arc::new(images),
         statistics: Statistics::new(Hierarchies::detect(), disk.layout.cgroup_parent()),
+        joined: Arc::default(),
         allowed_hosts: config.allowed_hosts,
     };
     let prober = Prober::new(runtime.clone(), &server).map_err(StartError::Thread)?;

@@ -67,6 +67,9 @@ pub(crate) struct AppFlags {
     /// A path of the node to see inside (repeat it).
     #[arg(long, value_name = "HOST:CONTAINER[:ro]")]
     volume: Vec<String>,
+    /// Give each task a terminal, for `gantry task attach`.
+    #[arg(long)]
+    tty: bool,
 }
 
 impl AppFlags {
@@ -79,6 +82,7 @@ impl AppFlags {
         let lists = [&self.args, &self.env, &self.label, &self.port, &self.volume];
         numbers
             || texts
+            || self.tty
             || self.instances.is_some()
             || self.network.is_some()
             || lists.iter().any(|l| !l.is_empty())
@@ -106,6 +110,9 @@ impl AppFlags {
             if !value.is_null() {
                 patch.insert(field.to_owned(), value);
             }
+        }
+        if self.tty {
+            patch.insert("tty".to_owned(), json!(true));
         }
         if !self.args.is_empty() {
             patch.insert("args".to_owned(), json!(self.args));

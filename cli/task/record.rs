@@ -25,8 +25,6 @@ pub(super) struct Record {
     pub(super) agent: String,
     /// The framework.
     pub(super) framework: String,
-    /// The container, once there was one.
-    pub(super) container: Option<String>,
     /// Whether nothing follows.
     pub(super) ended: bool,
     /// When the last state was entered, in seconds.
@@ -42,16 +40,10 @@ impl Record {
             .as_array()
             .map(Vec::as_slice)
             .unwrap_or_default();
-        let container = statuses
-            .iter()
-            .rev()
-            .find_map(|s| s["container_status"]["container_id"]["value"].as_str())
-            .map(str::to_owned);
         Self {
             app: app_of(&id),
             agent: text(&raw["slave_id"]),
             framework: text(&raw["framework_id"]),
-            container,
             ended,
             since: statuses
                 .last()
@@ -60,6 +52,23 @@ impl Record {
             raw: raw.clone(),
             id,
         }
+    }
+
+    /// The id of its container, with those around it, while it runs.
+    pub(super) fn running_container(&self) -> Result<Value, Failure> {
+        if self.ended {
+            let message = format!("task {} has ended", self.id);
+            return Err(Failure::new(Exit::Failed, message).hint("see `gantry task list`"));
+        }
+        let statuses = self.raw["statuses"].as_array().into_iter().flatten();
+        let mut ids = statuses
+            .rev()
+            .map(|s| &s["container_status"]["container_id"]);
+        let id = ids.find(|id| id["value"].is_string()).cloned();
+        id.ok_or_else(|| {
+            let message = format!("task {} has no container yet", self.id);
+            Failure::new(Exit::Failed, message).hint("try again when it is running")
+        })
     }
 }
 
@@ -182,7 +191,12 @@ mod tests {
 
     #[test]
     fn the_container_is_that_of_any_status() {
-        assert_eq!(tasks()[0].container.as_deref(), Some("c1"));
+        assert_eq!(
+            tasks()[0].running_container().unwrap(),
+            json!({"value": "c1"})
+        );
+        let ended = choose(&tasks(), "/old").unwrap().running_container();
+        assert!(ended.unwrap_err().message.contains("has ended"));
         assert_eq!(app_of("a_b-c.instance-1._app.1"), "/a/b-c");
     }
 }

@@ -275,6 +275,20 @@ pub struct Launch {
     /// How it is looked at while it runs.
     #[prost(message, repeated, tag = "30")]
     pub checks: Vec<Check>,
+    /// Whether it has a terminal as stdin, stdout and stderr, and how large that is at first.
+    #[prost(message, optional, tag = "40")]
+    pub tty: Option<Tty>,
+}
+
+/// The terminal of a task.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Tty {
+    /// Characters from top to bottom; 0: as the kernel has it until somebody attaches.
+    #[prost(uint32, tag = "1")]
+    pub rows: u32,
+    /// Characters from left to right.
+    #[prost(uint32, tag = "2")]
+    pub columns: u32,
 }
 
 /// Coordinator to agent.

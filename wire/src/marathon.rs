@@ -84,6 +84,9 @@ pub struct App {
         with = "number_option"
     )]
     pub task_kill_grace_period_seconds: Option<f64>,
+    /// Whether each instance has a terminal, to be attached to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tty: Option<bool>,
     /// What to do about instances on lost nodes.
     pub unreachable_strategy: UnreachableStrategy,
     /// Capacity during an upgrade.

@@ -31,8 +31,8 @@ pub(super) async fn run(
         Err(error) => return nothing(error.to_string()),
     };
     let session = spec.session.clone();
-    let stdio = match null().and_then(|fd| Ok([fd.try_clone()?, fd.try_clone()?, fd])) {
-        Ok(stdio) => stdio,
+    let fds = match null().and_then(|fd| Ok(vec![fd.try_clone()?, fd.try_clone()?, fd])) {
+        Ok(fds) => fds,
         Err(error) => {
             tracing::error!("/dev/null for a check: {error}");
             return Found::Unclear;
@@ -42,7 +42,7 @@ pub(super) async fn run(
     let (exited, status) = oneshot::channel();
     let order = ExecOrder {
         spec,
-        stdio,
+        fds,
         kept: false,
         started,
         exited,

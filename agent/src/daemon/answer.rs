@@ -10,7 +10,7 @@ use gantry_wire::task::TaskState;
 
 use super::Daemon;
 use crate::gauge::Watched;
-use crate::inbox::{Ask, ExecOrder, ExecutorRow, TaskRow, View};
+use crate::inbox::{Ask, AttachOrder, ExecOrder, ExecutorRow, Located, TaskRow, View};
 use crate::sandboxes;
 
 impl Daemon {
@@ -23,10 +23,20 @@ impl Daemon {
                 let _ = reply.send(self.limited_sandboxes());
             }
             Ask::Task { container, reply } => {
-                let mut views = self.tasks.iter().map(|(_, view)| view);
-                let found = views.find(|view| view.container.as_str() == container);
-                let _ = reply.send(found.map(TaskRow::from));
+                let found = self
+                    .tasks
+                    .iter()
+                    .find(|(_, view)| view.container.as_str() == container);
+                let found = found.map(|(id, view)| Located {
+                    task: TaskRow::from(view),
+                    executor: self
+                        .tasks
+                        .executor_of(id)
+                        .map(|executor| executor.container.to_string()),
+                });
+                let _ = reply.send(found);
             }
+            Ask::Attach(order) => self.attach(*order),
             Ask::Exec(order) => self.exec(*order),
             Ask::KillExec { session, signo } => {
                 if self.execs.is_running(&session) {
@@ -74,6 +84,16 @@ impl Daemon {
         limited.collect()
     }
 
+    /// Sends it to the keeper, which answers on a socket of the order's.
+    fn attach(&mut self, order: AttachOrder) {
+        let (id, now_ms) = (order.container, self.uptime_ms());
+        self.execs.watch(&id, order.ended, now_ms);
+        let fds: Vec<_> = order.fds.iter().map(|fd| fd.as_fd()).collect();
+        if let Err(error) = self.keeper.request(&Request::Attach { id }, &fds) {
+            tracing::warn!("asking for a terminal: {}", crate::chain(&error));
+        }
+    }
+
     fn exec(&mut self, order: ExecOrder) {
         let session = order.spec.session.clone();
         let now_ms = self.uptime_ms();
@@ -84,7 +104,7 @@ impl Daemon {
         let (started, exited) = (order.started, order.exited);
         self.execs
             .begin(session.clone(), started, exited, order.kept);
-        let fds: Vec<_> = order.stdio.iter().map(|fd| fd.as_fd()).collect();
+        let fds: Vec<_> = order.fds.iter().map(|fd| fd.as_fd()).collect();
         let request = Request::Exec {
             exec: Box::new(order.spec),
         };

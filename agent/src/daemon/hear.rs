@@ -213,6 +213,7 @@ impl Daemon {
                 status,
                 oom_killed,
             } => {
+                self.execs.exited(&id, status, now_ms);
                 let exit = exit(status, oom_killed);
                 self.step_container(id.as_str(), |container| Change::Exited { container, exit });
             }

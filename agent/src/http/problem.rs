@@ -16,6 +16,8 @@ pub(super) enum Problem {
     Forbidden(String),
     /// There is no such thing.
     NotFound(String),
+    /// Someone else has it.
+    Conflict(String),
     /// What the request is made of is not taken here.
     UnsupportedMediaType(String),
     /// The answer cannot be had in the form asked for.
@@ -51,6 +53,7 @@ impl IntoResponse for Problem {
             Self::BadRequest(text) => (StatusCode::BAD_REQUEST, text),
             Self::Forbidden(text) => (StatusCode::FORBIDDEN, text),
             Self::NotFound(text) => (StatusCode::NOT_FOUND, text),
+            Self::Conflict(text) => (StatusCode::CONFLICT, text),
             Self::UnsupportedMediaType(text) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, text),
             Self::NotAcceptable(text) => (StatusCode::NOT_ACCEPTABLE, text),
             Self::NotImplemented(text) => (StatusCode::NOT_IMPLEMENTED, text),

@@ -6,9 +6,17 @@
 //! unless it is a stream of records; a call that nobody carries out is answered so in words.
 
 mod agent;
+mod attach;
 mod containers;
+mod live;
+mod place;
 mod process_io;
+mod pump;
+mod records;
 mod session;
+mod stdin;
+
+pub(crate) use live::Joined;
 
 use std::sync::Arc;
 
@@ -24,6 +32,7 @@ use gantry_wire::mesos::{Encoding, decode, encode};
 use super::Server;
 use super::body::Intake;
 use super::problem::Problem;
+use records::Records;
 
 /// What the calls need.
 #[derive(Clone)]
@@ -34,9 +43,12 @@ pub(super) struct Api {
 
 pub(super) async fn call(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
     let (content, accept) = negotiate(request.headers())?;
-    let Body::Message(encoding) = content else {
-        let text = "Bodies of records are not supported yet by this version of Gantry";
-        return Err(Problem::NotImplemented(text.to_owned()));
+    let encoding = match content {
+        Body::Message(encoding) => encoding,
+        Body::Records(encoding) => {
+            let records = Records::new(request.into_body(), encoding);
+            return attach::input(&api.server, records).await;
+        }
     };
     let bytes = api.intake.read(request.into_body()).await?;
     let call: Call = decode(encoding, &bytes)
@@ -70,6 +82,14 @@ async fn dispatch(server: &Arc<Server>, call: Call, accept: Body) -> Result<Resp
     if kind == Type::LaunchNestedContainerSession {
         let launch = part(call.launch_nested_container_session, kind)?;
         return session::launch(server, launch, accept).await;
+    }
+    if kind == Type::AttachContainerOutput {
+        let attach = part(call.attach_container_output, kind)?;
+        return attach::output(server, &attach.container_id, accept).await;
+    }
+    if kind == Type::AttachContainerInput {
+        let text = "Expecting 'Content-Type' of application/recordio for ATTACH_CONTAINER_INPUT";
+        return Err(Problem::UnsupportedMediaType(text.to_owned()));
     }
     let Body::Message(encoding) = accept else {
         let text = format!("A stream of records is no answer to {}", kind.name());

@@ -82,13 +82,10 @@ async fn wait(node: &Node, container: &str, session: &str) -> Value {
 
 async fn refusals(node: &Node, container: &str) {
     let sleep = json!({"shell": true, "value": "true"});
-    let mut tty = launch(container, "s4", &sleep);
-    tty["launch_nested_container_session"]["container"] = json!({"type": "MESOS", "tty_info": {}});
     let unknown_call = json!({"type": "ATTACH_CONTAINER_INPUT"});
     let nothing = json!({"shell": false, "value": "/no/such"});
     let missing = json!({"type": "WAIT_CONTAINER"});
     for (body, status, words) in [
-        (tty, 400, "tty_info"),
         (launch("nowhere", "s5", &sleep), 404, "not running"),
         (launch(container, "s6", &nothing), 400, "/no/such"),
         (unknown_call, 501, "ATTACH_CONTAINER_INPUT"),

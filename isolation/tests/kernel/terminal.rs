@@ -119,7 +119,13 @@ fn attach(node: &Node, name: &str, pipe: Option<BorrowedFd<'_>>) -> Result<Owned
 
 /// Watches the terminal of a running container: the outlet reads the master.
 fn watch(node: &Node, name: &str) -> Screen {
+    watch_by(node, name, 64 << 10)
+}
+
+/// The same, by a pipe that holds so much.
+fn watch_by(node: &Node, name: &str, bytes: usize) -> Screen {
     let (read, write) = std::io::pipe().unwrap();
+    rustix::pipe::fcntl_setpipe_size(&write, bytes).unwrap();
     let master = attach(node, name, Some(write.as_fd())).unwrap();
     Screen::apart(master, read.into())
 }
@@ -189,7 +195,7 @@ fn who_watches_too_slowly_is_cut_and_holds_up_nobody() {
                   i=$((i+1)); done; echo done; read -r go";
     node.start(&spec(&node, "c1", script));
     node.started("c1");
-    let (lazy, mut awake) = (watch(&node, "c1"), watch(&node, "c1"));
+    let (lazy, mut awake) = (watch(&node, "c1"), watch_by(&node, "c1", 1 << 20));
     awake.line("go\n");
     // More than a pipe holds, three times over.
     awake.until("done\n");

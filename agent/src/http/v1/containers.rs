@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::super::Server;
 use super::super::problem::Problem;
+use super::place;
 use crate::inbox::{Ask, Event};
 
 /// signal(7).
@@ -17,18 +18,22 @@ pub(super) const SIGKILL: i32 = 9;
 /// The largest number of a signal.
 const SIGNAL_MAX: i32 = 64;
 
-/// The session that a nested container id names. Both ids are part of its name, so that a session
-/// of another task is never meant.
-pub(super) fn session(nested: &v1::ContainerId) -> Result<ContainerId, Problem> {
-    let parent = nested.parent.as_deref().ok_or_else(|| {
+/// What is waited for: a session by its parent and itself, or the container of a task that a client
+/// attached to.
+fn name(container: &v1::ContainerId) -> Result<ContainerId, Problem> {
+    if let Some(parent) = container.parent.as_deref() {
+        return place::session(parent, &container.value);
+    }
+    let name = ContainerId::try_from(container.value.as_str());
+    name.map_err(|error| Problem::BadRequest(error.to_string()))
+}
+
+/// The session that an id names.
+fn session(container: &v1::ContainerId) -> Result<ContainerId, Problem> {
+    let parent = container.parent.as_deref().ok_or_else(|| {
         Problem::BadRequest("'container_id.parent' is needed: only sessions inside tasks".into())
     })?;
-    if parent.parent.is_some() {
-        let text = "Sessions inside nested containers are not supported yet";
-        return Err(Problem::NotImplemented(text.to_owned()));
-    }
-    let name = format!("{}.{}", parent.value, nested.value);
-    ContainerId::try_from(name).map_err(|error| Problem::BadRequest(error.to_string()))
+    place::session(parent, &container.value)
 }
 
 pub(super) async fn wait_nested(
@@ -60,7 +65,7 @@ pub(super) async fn wait(server: &Server, container: &v1::ContainerId) -> Result
 
 /// Waits for the end of a session.
 async fn end(server: &Server, container: &v1::ContainerId) -> Result<i32, Problem> {
-    let session = session(container)?;
+    let session = name(container)?;
     let (reply, answer) = oneshot::channel();
     ask(server, Ask::WaitExec { session, reply }).await?;
     let status = answer.await.map_err(|_| unknown(&container.value))?;

@@ -17,7 +17,24 @@ pub(super) enum Stream {
     Stderr,
 }
 
-pub(super) fn data(encoding: Encoding, stream: Stream, bytes: &[u8]) -> Bytes {
+/// What is told to whoever is attached.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Piece<'p> {
+    Data(Stream, &'p [u8]),
+    /// So that nobody takes the connection for dead; with the time to the next one.
+    Heartbeat(Duration),
+}
+
+impl Piece<'_> {
+    pub(super) fn record(self, encoding: Encoding) -> Bytes {
+        match self {
+            Self::Data(stream, bytes) => data(encoding, stream, bytes),
+            Self::Heartbeat(interval) => heartbeat(encoding, interval),
+        }
+    }
+}
+
+fn data(encoding: Encoding, stream: Stream, bytes: &[u8]) -> Bytes {
     let kind = match stream {
         Stream::Stdout => DataType::Stdout,
         Stream::Stderr => DataType::Stderr,
@@ -34,7 +51,7 @@ pub(super) fn data(encoding: Encoding, stream: Stream, bytes: &[u8]) -> Bytes {
     record(encoding, &io)
 }
 
-pub(super) fn heartbeat(encoding: Encoding, interval: Duration) -> Bytes {
+fn heartbeat(encoding: Encoding, interval: Duration) -> Bytes {
     let nanoseconds = i64::try_from(interval.as_nanos()).unwrap_or(i64::MAX);
     let heartbeat = Heartbeat {
         interval: Some(DurationInfo { nanoseconds }),

@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use gantry_wire::agent::{HostVolume, Launch, NetworkMode, PortMapping, ResourcesMessage, Uri};
+use gantry_wire::agent::{
+    HostVolume, Launch, NetworkMode, PortMapping, ResourcesMessage, Tty, Uri,
+};
 use gantry_wire::marathon::{App, VolumeMode};
 
 use crate::state::{State, Task};
@@ -45,6 +47,7 @@ pub fn message(state: &State, task: &Task) -> Option<Launch> {
         labels: app.labels.clone(),
         volumes: volumes(app),
         uris: uris(app),
+        tty: app.tty.unwrap_or(false).then(Tty::default),
         ..Launch::default()
     })
 }

@@ -30,7 +30,7 @@ const SINGLE_INSTANCE: &str = "MARATHON_SINGLE_INSTANCE_APP";
 /// Marathon's default of `maxLaunchDelaySeconds`.
 const LAUNCH_DELAY_MAX: f64 = 300.0;
 
-const NOT_YET: [&str; 12] = [
+const NOT_YET: [&str; 11] = [
     "check",
     "constraints",
     "dependencies",
@@ -42,7 +42,6 @@ const NOT_YET: [&str; 12] = [
     "residency",
     "resourceLimits",
     "secrets",
-    "tty",
 ];
 const OLD_NOT_YET: [&str; 1] = ["storeUrls"];
 const PRINTED: [&str; 11] = [
@@ -95,6 +94,7 @@ pub(super) fn read(
     let unreachable_strategy = unreachable_strategy(&mut f, report);
     let accepted_resource_roles = accepted_roles(&mut f, report);
     role(&mut f, report);
+    let tty = f.flag("tty", report);
     let user = user(&mut f, report);
     f.unsupported(&NOT_YET, report);
     f.unsupported(&OLD_NOT_YET, report);
@@ -130,6 +130,7 @@ pub(super) fn read(
         require_ports: ports.required,
         role: ANY_ROLE.to_owned(),
         task_kill_grace_period_seconds: grace,
+        tty,
         unreachable_strategy,
         upgrade_strategy,
         user,

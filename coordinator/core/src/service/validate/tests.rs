@@ -346,13 +346,14 @@ fn old_forms_are_normalised() {
             "portMappings": [{"containerPort": 6379, "protocol": "tcp,udp"}],
         }},
         "constraints": [], "healthChecks": [], "fetch": [], "uris": [], "dependencies": [],
-        "gpus": 0, "executor": "", "version": "x", "tasksRunning": 1, "args": null,
+        "gpus": 0, "executor": "", "version": "x", "tasksRunning": 1, "args": null, "tty": true,
     }))
     .unwrap();
     assert_eq!(
         (app.id.as_str(), app.networks[0].mode),
         ("/b", NetworkMode::Bridge)
     );
+    assert_eq!(app.tty, Some(true));
     let mapping = &app.port_mappings()[0];
     assert_eq!((mapping.container_port, mapping.host_port), (6379, Some(0)));
     assert_eq!(mapping.protocol, "udp,tcp");
