@@ -455,6 +455,38 @@ mod tests {
     }
 
     #[test]
+    fn wherever_a_file_is_torn_or_flipped_the_others_are_read() {
+        let dirs = Dirs::new();
+        let (store, _) = dirs.open();
+        let whole = [
+            ToSave::Task(Box::new(checkpoint("a"))),
+            ToSave::Executor(Box::new(executor("c"))),
+        ];
+        assert!(store.write(&whole.map(|unit| (unit, false))).is_empty());
+        for (kind, name) in [("tasks", "a"), ("executors", "c")] {
+            let text = fs::read(dirs.path(kind).join(format!("{name}.json"))).unwrap();
+            let bad = dirs.path(kind).join("bad.json");
+            for at in 0..text.len() {
+                fs::write(&bad, &text[..at]).unwrap();
+                let (_, found) = dirs.open();
+                let read = (found.saved.tasks.len(), found.saved.executors.len());
+                assert_eq!((read, found.set_aside.len()), ((1, 1), 1), "cut at {at}");
+                let mut flipped = text.clone();
+                flipped[at] ^= 1 << (at % 8);
+                fs::write(&bad, &flipped).unwrap();
+                let (_, found) = dirs.open();
+                let read = (found.saved.tasks.len(), found.saved.executors.len());
+                // It is still named for something else.
+                assert_eq!(
+                    (read, found.set_aside.len()),
+                    ((1, 1), 1),
+                    "flipped at {at}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn an_executor_is_one_file_with_its_tasks() {
         let dirs = Dirs::new();
         let (store, _) = dirs.open();
