@@ -94,8 +94,7 @@ pub(super) fn read(
     let unreachable_strategy = unreachable_strategy(&mut f, report);
     let accepted_resource_roles = accepted_roles(&mut f, report);
     role(&mut f, report);
-    let tty = f.flag("tty", report);
-    let user = user(&mut f, report);
+    let (user, tty) = (user(&mut f, report), f.flag("tty", report));
     f.unsupported(&NOT_YET, report);
     f.unsupported(&OLD_NOT_YET, report);
     f.printed(&PRINTED);
