@@ -10,6 +10,8 @@ use gantry_link::Accepting;
 
 use crate::offer::Overrides;
 
+use crate::logger::OutputLimits;
+
 /// Default port of the agent's HTTP listener, Mesos's.
 pub const HTTP_PORT: u16 = 5051;
 
@@ -42,6 +44,8 @@ pub struct Config {
     pub registries: RegistryConfig,
     /// What tasks may have fetched.
     pub fetch: FetchConfig,
+    /// What is kept of the output of tasks.
+    pub output: OutputLimits,
     /// The binary that has the role `keeper`.
     pub keeper_exe: PathBuf,
     /// Arguments that select that role.
@@ -75,6 +79,7 @@ impl Config {
             attributes: BTreeMap::new(),
             registries: RegistryConfig::default(),
             fetch: FetchConfig::default(),
+            output: OutputLimits::default(),
             keeper_exe: keeper_exe.into(),
             keeper_args: vec!["keeper".to_owned()],
         }

@@ -16,6 +16,7 @@ use gantry_isolation::spec::{
 use gantry_wire::agent::{Launch, LimitsMessage, NetworkMode, ResourcesMessage, Tty};
 
 use crate::environment;
+use crate::logger::{self, LoggerProblem, OutputLimits};
 use crate::volumes::{self, VolumeProblem};
 
 /// CFS period, the kernel's default (`Documentation/scheduler/sched-bwc.rst`).
@@ -30,8 +31,6 @@ const SHARES_MIN: u64 = 2;
 const MEMORY_MIN_BYTES: u64 = 4 << 20;
 /// Processes and threads of a task: far more than a JVM's, far less than the node's.
 const PIDS_MAX: u64 = 4_096;
-/// Size at which an output file is rotated.
-const OUTPUT_MAX_BYTES: u64 = 16 << 20;
 
 /// Facts of the node that containers need.
 #[derive(Debug, Clone)]
@@ -48,6 +47,8 @@ pub(crate) struct NodeFacts {
     pub(crate) gpus: Vec<Gpu>,
     /// The node's `/etc/resolv.conf`.
     pub(crate) resolv_conf: Option<String>,
+    /// What is kept of output.
+    pub(crate) output: OutputLimits,
 }
 
 /// What of the node a container is given.
@@ -69,6 +70,8 @@ pub(crate) enum SpecProblem {
     #[error("unknown network mode {0}")]
     NetworkMode(i32),
     #[error(transparent)]
+    Logger(#[from] LoggerProblem),
+    #[error(transparent)]
     Volume(#[from] VolumeProblem),
     #[error(transparent)]
     Spec(#[from] SpecError),
@@ -85,6 +88,7 @@ pub(crate) fn check(launch: &Launch) -> Result<(), SpecProblem> {
     if launch.image.is_empty() && launch.shell.is_empty() && launch.args.is_empty() {
         return Err(SpecProblem::NoCommand);
     }
+    logger::kept(&launch.env, &OutputLimits::default())?;
     Ok(volumes::check(launch)?)
 }
 
@@ -150,11 +154,15 @@ pub(crate) fn spec(
     let name = executor.map_or(task.container, |executor| executor.container);
     spec.files = files((task.ip, name.as_str()), bridged, image.is_some(), node);
     (spec.terminal, spec.window) = (launch.tty.is_some(), launch.tty.and_then(window));
-    spec.output = Output::files(
-        PathBuf::from(task.sandbox),
-        OUTPUT_MAX_BYTES,
-        gantry_wire::agent::OUTPUT_FILES_KEPT,
-    );
+    let ([stdout, stderr], words) = logger::kept(&launch.env, &node.output)?;
+    for word in words {
+        tracing::warn!(task = launch.task_id, "output: {word}");
+    }
+    spec.output = Output::Files {
+        dir: PathBuf::from(task.sandbox),
+        stdout,
+        stderr,
+    };
     spec.check()?;
     Ok(spec)
 }

@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::checks::Prober;
 use crate::container::NodeFacts;
+use crate::ends::Ends;
 use crate::execs::Execs;
 use crate::facts::Facts;
 use crate::identity::Identity;
@@ -71,6 +72,10 @@ pub(crate) struct Daemon {
     pub(crate) clock: Instant,
     session: Session,
     execs: Execs,
+    /// Those who follow output.
+    ends: Ends,
+    /// Bytes of output in files, files rotated, streams held up, as the keeper last said.
+    output: [u64; 3],
     /// Bytes in the sandboxes and roots of tasks that are not over, where they were looked at.
     disk_used: BTreeMap<TaskId, u64>,
     layers: Layers,
@@ -118,6 +123,8 @@ impl Daemon {
             clock: Instant::now(),
             session: Session::default(),
             execs: Execs::default(),
+            ends: Ends::default(),
+            output: [0; 3],
             disk_used: BTreeMap::new(),
             layers: Layers::default(),
             ended: BTreeSet::new(),

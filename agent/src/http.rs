@@ -11,15 +11,18 @@ mod address;
 mod beneath;
 mod body;
 mod browse;
+mod changes;
 mod files;
 mod guard;
 pub(crate) mod images;
 mod metrics;
+mod output_files;
 mod problem;
 mod prometheus;
 mod sandbox_path;
 mod stall;
 mod state;
+mod stream;
 mod v1;
 
 use std::path::PathBuf;
@@ -46,6 +49,7 @@ use tower::ServiceExt as _;
 use self::body::Intake;
 use self::images::Images;
 use self::stall::Bounded;
+pub(crate) use self::stream::Streams;
 use self::v1::Api;
 pub(crate) use self::v1::Joined;
 use crate::container::NodeFacts;
@@ -77,6 +81,7 @@ pub(crate) struct Server {
     pub(crate) statistics: Statistics,
     pub(crate) joined: Arc<Joined>,
     pub(crate) allowed_hosts: Vec<String>,
+    pub(crate) streams: Streams,
 }
 
 /// How long a client may take for what.
@@ -99,6 +104,7 @@ fn router(server: Arc<Server>, body_max: Duration) -> Router {
         .route("/files/browse", get(browse::browse))
         .route("/files/read", get(files::read))
         .route("/files/download", get(files::download))
+        .route("/files/stream", get(stream::stream))
         .route("/state", get(state::state))
         .route("/health", get(state::health))
         .route("/version", get(state::version))

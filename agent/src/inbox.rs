@@ -91,6 +91,11 @@ pub(crate) enum Ask {
     },
     /// Have the keeper hand out a task's terminal.
     Attach(Box<AttachOrder>),
+    /// The end of a container; dropped when it has ended, or is not known.
+    WaitEnd {
+        container: String,
+        reply: oneshot::Sender<()>,
+    },
     /// Run one more process in a container.
     Exec(Box<ExecOrder>),
     /// End the process of a session.
@@ -141,6 +146,8 @@ pub(crate) struct View {
     pub(crate) executors: Vec<ExecutorRow>,
     pub(crate) finished_sandboxes: usize,
     pub(crate) execs: usize,
+    /// Of output: bytes written, files rotated, streams held up.
+    pub(crate) output: [u64; 3],
 }
 
 /// An executor in a [`View`].

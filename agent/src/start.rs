@@ -44,6 +44,7 @@ use crate::ids::PrivateIds;
 use crate::inbox::{EVENTS_MAX, Event};
 use crate::keeper::{Found as KeeperFound, KeeperError, KeeperLink};
 use crate::layout::Layout;
+use crate::logger::OutputLimitsError;
 use crate::metrics::Counter;
 use crate::provision::{Provision, port_maps};
 use crate::running::Running;
@@ -89,6 +90,9 @@ pub enum StartError {
     /// The listener is not for the outside.
     #[error("{0} is not a loopback address: the agent listens only there")]
     NotLoopback(SocketAddr),
+    /// What is to be kept of output makes no sense.
+    #[error(transparent)]
+    Output(#[from] OutputLimitsError),
     /// The HTTP address cannot be had.
     #[error("listening on {address}")]
     Listen {
@@ -137,6 +141,7 @@ pub async fn start<C: Connect>(config: Config, coordinators: C) -> Result<Runnin
     if !config.http.ip().is_loopback() {
         return Err(StartError::NotLoopback(config.http));
     }
+    config.output.check()?;
     let (data_dir, fetch) = (config.data_dir.clone(), config.fetch.clone());
     let registries = config.registries.clone();
     let opened = tokio::task::spawn_blocking(move || open(&data_dir, registries, fetch)).await;
@@ -240,6 +245,7 @@ fn run<C: Connect>(
         statistics: Statistics::new(Hierarchies::detect(), disk.layout.cgroup_parent()),
         joined: Arc::default(),
         allowed_hosts: config.allowed_hosts,
+        streams: http::Streams::default(),
     };
     let prober = Prober::new(runtime.clone(), &server).map_err(StartError::Thread)?;
     let gauged = (disk.sandboxes.backend(), disk.layout.clone());
@@ -417,6 +423,7 @@ fn node_facts(
     hide.extend(config.hide.iter().filter_map(|dir| dir.canonicalize().ok()));
     let resolv_conf = durable::read_bounded(Path::new("/etc/resolv.conf"), RESOLV_CONF_MAX_BYTES);
     NodeFacts {
+        output: config.output,
         containers: layout.containers(),
         hide,
         host_ip,

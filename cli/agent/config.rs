@@ -6,9 +6,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use gantry_agent::images::{Mirror, RegistryConfig};
-use gantry_agent::{Config, Coordinators, Secured, Target};
+use gantry_agent::{Config, Coordinators, OutputLimits, Secured, Target};
 use gantry_link::{Accepting, Connecting, End, Secret};
 use gantry_wire::mesos::{attributes, resources_text};
+use gantry_wire::units::Bytes;
 
 use crate::failure::{Exit, Failure};
 use crate::secret;
@@ -124,6 +125,7 @@ pub(crate) fn node_config(settings: &Settings, data_dir: &Path) -> Result<Config
     if let Some(mib) = cache {
         config.fetch.cache_bytes = mib.saturating_mul(1 << 20);
     }
+    config.output = output_limits(settings)?;
     let role = settings.text("default-role").unwrap_or_default();
     let resources = settings.one("resources", |text| {
         let parsed = resources_text::parse(text, &role).map_err(|e| causes(&e))?;
@@ -137,6 +139,25 @@ pub(crate) fn node_config(settings: &Settings, data_dir: &Path) -> Result<Config
     let parsed = parsed.unwrap_or_default();
     config.attributes = parsed.iter().map(|a| (a.name.clone(), shown(a))).collect();
     Ok(config)
+}
+
+/// What is kept of output; whether it makes sense the agent says.
+fn output_limits(settings: &Settings) -> Result<OutputLimits, Failure> {
+    let mut limits = OutputLimits::default();
+    let bytes = |kib: u64| Bytes(kib.saturating_mul(1 << 10));
+    if let Some(kib) = settings.one("output-file", str::parse::<u64>)? {
+        limits.size = bytes(kib);
+    }
+    if let Some(files) = settings.one("output-files", str::parse::<u32>)? {
+        limits.files = files;
+    }
+    if let Some(kib) = settings.one("output-file-max", str::parse::<u64>)? {
+        limits.size_max = bytes(kib);
+    }
+    if let Some(files) = settings.one("output-files-max", str::parse::<u32>)? {
+        limits.files_max = files;
+    }
+    Ok(limits)
 }
 
 fn text(text: &str) -> Result<String, Infallible> {

@@ -4,6 +4,7 @@ use crate::settings::{Key, Kind, Role};
 
 const REGISTRIES: &str = "Registries";
 const FETCHING: &str = "Fetching";
+const OUTPUT: &str = "Output";
 const OFFER: &str = "What the node offers";
 const CLUSTER: &str = "Cluster";
 
@@ -15,7 +16,7 @@ pub(crate) static AGENT: Role = Role {
     keys: &KEYS,
 };
 
-static KEYS: [Key; 21] = [
+static KEYS: [Key; 25] = [
     Key::new(
         "coordinator",
         "HOST:PORT,…",
@@ -183,6 +184,42 @@ static KEYS: [Key; 21] = [
     )
     .default("2048")
     .heading(FETCHING)
+    .in_dev(),
+    Key::new(
+        "output-file",
+        "KIB",
+        "a number of KiB",
+        "KiB at which a file of output is rotated, where its task says nothing else",
+    )
+    .default("2048")
+    .heading(OUTPUT)
+    .in_dev(),
+    Key::new(
+        "output-files",
+        "COUNT",
+        "a number of files",
+        "Old files of output that are kept, where their task says nothing else",
+    )
+    .default("9")
+    .heading(OUTPUT)
+    .in_dev(),
+    Key::new(
+        "output-file-max",
+        "KIB",
+        "a number of KiB",
+        "Most KiB of a file that a task may ask for",
+    )
+    .default("65536")
+    .heading(OUTPUT)
+    .in_dev(),
+    Key::new(
+        "output-files-max",
+        "COUNT",
+        "a number of files",
+        "Most old files that a task may ask for",
+    )
+    .default("15")
+    .heading(OUTPUT)
     .in_dev(),
     Key::new(
         "cluster-secret-file",

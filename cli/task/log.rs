@@ -1,26 +1,26 @@
-//! `gantry task log`: what a task wrote, read in pieces through its node's `/files/read`.
+//! `gantry task log`: what a task wrote, from its node's `/files/stream`.
 //!
-//! The output is passed on as it is, the rotated files first. It does not keep what the node has
-//! removed, and says so on stderr.
-
-mod output_files;
+//! The output is passed on as it is, over all files that it lies in; with `--follow` the node sends
+//! what is new when it is there, and nothing is asked in between. It does not keep what the node has
+//! removed, and says so on stderr. A connection that breaks is made again where it broke.
 
 use std::time::Duration;
 
 use clap::Args;
+use reqwest::Response;
 use serde_json::json;
+use tokio::time::Instant;
 
-use self::output_files::OutputFiles;
 use super::record::{self, Record};
 use crate::args::Global;
 use crate::client::Client;
 use crate::failure::{Exit, Failure};
 use crate::output;
 
-/// Between two looks at a log that is followed.
-const POLL: Duration = Duration::from_millis(250);
-/// Empty looks before it is asked whether the task has ended.
-const QUIET_LOOKS: u32 = 4;
+/// Between two looks for the output of a task that is being started, or for a node that went away.
+const LOOK: Duration = Duration::from_millis(250);
+/// How long a node that went away is looked for.
+const AWAY_MAX: Duration = Duration::from_secs(60);
 
 /// Flags of `task log`.
 #[derive(Debug, Args)]
@@ -46,7 +46,18 @@ impl LogArgs {
             let message = "--json and --follow do not go together";
             return Err(Failure::new(Exit::Usage, message));
         }
-        let Some(mut file) = self.open(client, &task).await? else {
+        let output = Output {
+            client,
+            follow: self.follow,
+            path: format!(
+                "/agent/{}/files/stream?path=/frameworks/{}/executors/{}/runs/latest/{}",
+                task.agent,
+                task.framework,
+                task.id,
+                if self.stderr { "stderr" } else { "stdout" }
+            ),
+        };
+        let Some(first) = self.open(&output, &task).await? else {
             output::note("nothing is written yet: the task is being started");
             return if global.json {
                 output::print_json(&json!({"task": task.id, "data": ""}))
@@ -54,65 +65,48 @@ impl LogArgs {
                 Ok(())
             };
         };
-        if global.json {
-            let data = String::from_utf8_lossy(&self.whole(&mut file).await?).into_owned();
-            return output::print_json(&json!({"task": task.id, "data": data}));
+        if !global.json {
+            return output
+                .pass_on(first, &mut |bytes| output::print_bytes(bytes))
+                .await;
         }
-        if self.lines.is_some() {
-            output::print_bytes(&self.whole(&mut file).await?)?;
-        } else {
-            pass_on(&mut file).await?;
-        }
-        if self.follow {
-            follow(client, &task, &mut file).await
-        } else {
+        let mut all = Vec::new();
+        let mut keep = |bytes: &[u8]| {
+            all.extend_from_slice(bytes);
             Ok(())
-        }
+        };
+        output.pass_on(first, &mut keep).await?;
+        let data = String::from_utf8_lossy(&all);
+        output::print_json(&json!({"task": task.id, "data": data}))
     }
 
     /// Opens the output. A task that is being started has none yet: with `--follow` it is waited
     /// for, else there is nothing.
-    async fn open<'a>(
-        &self,
-        client: &'a Client,
-        task: &Record,
-    ) -> Result<Option<OutputFiles<'a>>, Failure> {
+    async fn open(&self, output: &Output<'_>, task: &Record) -> Result<Option<Opened>, Failure> {
+        let from = self.lines.map(|lines| format!("&lines={lines}"));
         loop {
-            match OutputFiles::open(client, task, self.stderr).await {
-                Err(failure) if failure.exit == Exit::NotFound && !ended(client, task).await? => {
+            let opened = output.open(&from.clone().unwrap_or_default()).await;
+            match opened {
+                Err(failure)
+                    if failure.exit == Exit::NotFound && !ended(output.client, task).await? =>
+                {
                     if !self.follow {
                         return Ok(None);
                     }
-                    tokio::time::sleep(POLL).await;
+                    tokio::time::sleep(LOOK).await;
                 }
-                opened => return opened.map(Some),
+                Ok(opened) => {
+                    if self.lines.is_none() && opened.at > 0 {
+                        let gone = opened.at;
+                        output::note(&format!(
+                            "the first {gone} bytes of its output were rotated away"
+                        ));
+                    }
+                    return Ok(Some(opened));
+                }
+                Err(failure) => return Err(failure),
             }
         }
-    }
-
-    /// What is there now, cut to the last lines where that was asked for.
-    async fn whole(&self, file: &mut OutputFiles<'_>) -> Result<Vec<u8>, Failure> {
-        match self.lines {
-            Some(lines) => file.tail(lines).await,
-            None => file.rest().await,
-        }
-    }
-}
-
-async fn follow(client: &Client, task: &Record, file: &mut OutputFiles<'_>) -> Result<(), Failure> {
-    let mut quiet = 0;
-    loop {
-        if pass_on(file).await? > 0 {
-            quiet = 0;
-            continue;
-        }
-        quiet += 1;
-        if quiet % QUIET_LOOKS == 0 && ended(client, task).await? {
-            // It may have written between the last look and its end.
-            pass_on(file).await?;
-            return Ok(());
-        }
-        tokio::time::sleep(POLL).await;
     }
 }
 
@@ -124,15 +118,91 @@ async fn ended(client: &Client, task: &Record) -> Result<bool, Failure> {
         .is_none_or(|t| t.ended))
 }
 
-/// Prints what is new; returns how many bytes that was.
-async fn pass_on(file: &mut OutputFiles<'_>) -> Result<u64, Failure> {
-    let mut printed = 0;
-    loop {
-        let data = file.piece().await?;
-        if data.is_empty() {
-            return Ok(printed);
+/// An output of a task.
+struct Output<'a> {
+    client: &'a Client,
+    follow: bool,
+    /// Of the stream, to which parameters are added.
+    path: String,
+}
+
+/// A piece of it on its way.
+struct Opened {
+    response: Response,
+    /// The place of its first byte.
+    at: u64,
+    /// The place after its last, if it has one.
+    end: Option<u64>,
+}
+
+impl Output<'_> {
+    async fn open(&self, from: &str) -> Result<Opened, Failure> {
+        let path = format!("{}&follow={}{from}", self.path, self.follow);
+        let response = self.client.download(&path).await?;
+        let place = |name: &str| -> Option<u64> {
+            let value = response.headers().get(name)?;
+            value.to_str().ok()?.parse().ok()
+        };
+        let at = place("gantry-offset").ok_or_else(|| {
+            let message = "the node did not say where its answer begins: it is of another version";
+            Failure::new(Exit::Failed, message)
+        })?;
+        let end = place("gantry-end");
+        Ok(Opened { response, at, end })
+    }
+
+    /// Passes all of it on, over holes and broken connections.
+    async fn pass_on(
+        &self,
+        first: Opened,
+        take: &mut dyn FnMut(&[u8]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let (mut at, end) = (first.at, first.end);
+        let mut opened = first;
+        loop {
+            if opened.at > at {
+                let gone = opened.at - at;
+                output::note(&format!(
+                    "{gone} bytes were rotated away before they could be read"
+                ));
+            }
+            let from = opened.at;
+            let mut response = opened.response;
+            at = from;
+            let broken = loop {
+                match response.chunk().await {
+                    Ok(Some(bytes)) => {
+                        at += bytes.len() as u64;
+                        take(&bytes)?;
+                    }
+                    Ok(None) => break None,
+                    Err(error) => break Some(error),
+                }
+            };
+            let is_all = match end {
+                Some(end) => at >= end || at == from,
+                None => at == from,
+            };
+            if is_all && broken.is_none() {
+                return Ok(());
+            }
+            if broken.is_some() {
+                tokio::time::sleep(LOOK).await;
+            }
+            opened = self.reopen(at).await?;
         }
-        printed += data.len() as u64;
-        output::print_bytes(&data)?;
+    }
+
+    /// Goes on at a place; a node that is away may be starting again.
+    async fn reopen(&self, at: u64) -> Result<Opened, Failure> {
+        let until = Instant::now() + AWAY_MAX;
+        loop {
+            match self.open(&format!("&offset={at}")).await {
+                Err(failure) if failure.exit != Exit::NotFound && Instant::now() < until => {
+                    tokio::time::sleep(LOOK).await;
+                }
+                opened => return opened,
+            }
+        }
     }
 }

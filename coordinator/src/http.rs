@@ -134,6 +134,8 @@ fn proxied() -> Router<Api> {
         .route("/slave/{id}/{*rest}", any(nodes::forward))
         .route("/files/read", get(files::proxied))
         .route("/files/browse", get(files::proxied))
+        .route("/files/download", get(files::proxied))
+        .route("/files/stream", get(files::proxied))
 }
 
 async fn unknown() -> Response {

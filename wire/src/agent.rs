@@ -20,8 +20,6 @@ use crate::units::{Bytes, MilliCpu};
 
 /// Largest frame in bytes; a longer one ends the connection.
 pub const FRAME_MAX_BYTES: usize = 4 << 20;
-/// Old output files of a task that a node keeps beside the current one (`stdout.1` …).
-pub const OUTPUT_FILES_KEPT: u32 = 4;
 /// How often each side sends at least something, in milliseconds.
 pub const HEARTBEAT_MS: u64 = 1_000;
 /// Silence after which a side takes the connection for dead, in milliseconds.

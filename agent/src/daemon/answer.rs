@@ -37,6 +37,10 @@ impl Daemon {
                 let _ = reply.send(found);
             }
             Ask::Attach(order) => self.attach(*order),
+            Ask::WaitEnd { container, reply } => {
+                self.ends.wait(container, reply);
+                self.answer_ends();
+            }
             Ask::Exec(order) => self.exec(*order),
             Ask::KillExec { session, signo } => {
                 if self.execs.is_running(&session) {
@@ -45,6 +49,19 @@ impl Daemon {
             }
             Ask::WaitExec { session, reply } => self.execs.wait(&session, reply),
         }
+    }
+
+    /// Answers those who wait for what is over by now.
+    pub(super) fn answer_ends(&mut self) {
+        if self.ends.is_empty() {
+            return;
+        }
+        let live = self.tasks.iter().map(|(_, view)| view);
+        let live = live.filter(|view| !view.state.is_terminal());
+        let tasks = live.map(|view| view.container.as_str());
+        let executors = self.tasks.executors();
+        let executors = executors.map(|executor| executor.container.as_str());
+        self.ends.settle(&tasks.chain(executors).collect());
     }
 
     fn view(&self) -> View {
@@ -63,6 +80,7 @@ impl Daemon {
             executors: self.tasks.executors().map(ExecutorRow::from).collect(),
             finished_sandboxes: self.sandboxes.len(),
             execs: self.execs.len(),
+            output: self.output,
         }
     }
 

@@ -75,6 +75,7 @@ impl Daemon {
         }
         self.check_finish();
         self.step(Change::Tick);
+        self.answer_ends();
     }
 
     fn coordinator(&mut self, message: to_agent::Kind) {
@@ -207,6 +208,7 @@ impl Daemon {
                     container,
                     cause,
                 });
+                self.answer_ends();
             }
             keeper::Event::Exited {
                 id,
@@ -216,6 +218,7 @@ impl Daemon {
                 self.execs.exited(&id, status, now_ms);
                 let exit = exit(status, oom_killed);
                 self.step_container(id.as_str(), |container| Change::Exited { container, exit });
+                self.answer_ends();
             }
             keeper::Event::Listing { containers } => self.listed(&containers),
             keeper::Event::ExecStarted { session, .. } => self.execs.started(&session, Ok(())),
@@ -241,11 +244,15 @@ impl Daemon {
                 // A signal to what just ended, for instance.
                 tracing::debug!(?id, "the keeper refused '{request}': {error}");
             }
+            keeper::Event::Output {
+                moved_bytes,
+                rotations,
+                held_up,
+            } => self.output = [moved_bytes, rotations, held_up],
             keeper::Event::Updated { .. }
             | keeper::Event::Frozen { .. }
             | keeper::Event::Thawed { .. }
             | keeper::Event::Forgotten { .. }
-            | keeper::Event::Output { .. }
             | keeper::Event::Stopping => {}
         }
     }
@@ -293,6 +300,7 @@ impl Daemon {
             keeper: self.keeper_id,
             containers,
         });
+        self.answer_ends();
     }
 
     fn keeper_gone(&mut self) {

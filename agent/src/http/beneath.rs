@@ -61,6 +61,23 @@ pub(super) fn open(slaves: &Path, path: &SandboxPath) -> Result<Found, Problem> 
     .map_err(problem)
 }
 
+/// A regular file in a directory of a sandbox, by its very name; None when there is none.
+pub(super) fn file_in(dir: &OwnedFd, name: &str) -> io::Result<Option<File>> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let found = match rustix::fs::openat2(dir, name, flags, Mode::empty(), resolve) {
+        Ok(found) => found,
+        // A link or a mount there is nothing that the outlet made.
+        Err(Errno::NOENT | Errno::LOOP | Errno::XDEV) => return Ok(None),
+        Err(errno) => return Err(errno.into()),
+    };
+    if file_type(&rustix::fs::fstat(&found)?) != FileType::RegularFile {
+        return Ok(None);
+    }
+    let file = reopen(&found, OFlags::NONBLOCK)?;
+    Ok(Some(File::from(file)))
+}
+
 pub(super) fn file_type(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }

@@ -114,6 +114,22 @@ fn of_view(server: &Server, view: &View, numbers: &mut Vec<Number>) {
         "Sandboxes of ended tasks that are not removed yet.",
         view.finished_sandboxes as f64,
     );
+    let [moved_bytes, rotations, held_up] = view.output;
+    put(
+        "slave/output_bytes",
+        "Bytes of output written into files since the keeper started.",
+        moved_bytes as f64,
+    );
+    put(
+        "slave/output_rotations",
+        "Files of output rotated since the keeper started.",
+        rotations as f64,
+    );
+    put(
+        "slave/output_held_up",
+        "Streams of output that something holds up, such as a slow disk.",
+        held_up as f64,
+    );
     put(
         "slave/exec_sessions",
         "Processes that people run inside containers.",

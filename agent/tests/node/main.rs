@@ -16,6 +16,7 @@ mod fetch;
 mod group;
 mod image;
 mod life;
+mod output;
 mod recovery;
 mod small_fs;
 mod survival;
@@ -115,6 +116,26 @@ const TESTS: &[Test] = &[
     (
         "exec::a_flood_does_not_grow_memory",
         exec::a_flood_does_not_grow_memory,
+    ),
+    (
+        "output::whoever_follows_loses_and_doubles_nothing",
+        output::whoever_follows_loses_and_doubles_nothing,
+    ),
+    (
+        "output::tricks_with_names_mislead_nobody",
+        output::tricks_with_names_mislead_nobody,
+    ),
+    (
+        "output::a_hole_is_said_and_never_passed_over",
+        output::a_hole_is_said_and_never_passed_over,
+    ),
+    (
+        "output::a_task_says_how_much_is_kept",
+        output::a_task_says_how_much_is_kept,
+    ),
+    (
+        "output::bytes_are_given_as_they_are",
+        output::bytes_are_given_as_they_are,
     ),
     (
         "image::an_image_says_what_it_runs",

@@ -1,4 +1,4 @@
-//! `/files/read` and `/files/browse` at the coordinator: which agent holds the path.
+//! `/files/…` at the coordinator: which agent holds the path.
 //!
 //! It decides that from the path alone: the sandbox layout of Mesos names the agent
 //! (`…/slaves/<agent>/…`), and the virtual form names the task
@@ -16,7 +16,7 @@ use super::nodes::to_agent;
 use super::query::Parameters;
 use super::refusal::Refusal;
 
-/// GET /files/read, GET /files/browse.
+/// GET /files/read, browse, download, stream.
 pub(super) async fn proxied(State(api): State<Api>, request: Request) -> Result<Response, Refusal> {
     let uri = request.uri();
     let query = Parameters::of(uri);

@@ -10,19 +10,19 @@
 //! It deliberately knows nothing of lines. The files lie in a directory that the container can
 //! write to, so a name there is never trusted: files are made with `O_EXCL | O_NOFOLLOW` and
 //! written through the descriptor that was made (Nomad's CVE-2026-6959). A file that was rotated
-//! carries where in the whole stream it begins and, once another one goes on, where it ends, as
-//! extended attributes that no container can set: whoever follows the stream keeps its place by
-//! them, and is woken by the latter. Invariants: a full disk costs output, which is counted and, as
+//! carries where in the whole stream it begins and where it ends, as extended attributes that no
+//! container can set: whoever follows the stream keeps its place by them, and is woken by the latter
+//! once another file goes on. Invariants: a full disk costs output, which is counted and, as
 //! soon as there is room again, said in the file, and never blocks the container or spins; a turn
 //! takes what was there when it began, however fast the container writes on.
 
 mod screen;
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 use rustix::pipe::{SpliceFlags, splice};
 use serde::{Deserialize, Serialize};
@@ -99,7 +99,7 @@ pub(super) struct Pump {
     name: &'static str,
     /// None: the next byte makes a new one.
     file: Option<OwnedFd>,
-    /// Its predecessor, until it carries where it ends.
+    /// Its predecessor, until those who follow are told of this one.
     full: Option<OwnedFd>,
     /// Whether what has the name is still to be opened.
     unopened: bool,
@@ -159,6 +159,28 @@ fn make_file(dir: &OwnedFd, name: &str, rotation: Rotation) -> Result<OwnedFd, E
                 rotation.own(&file)?;
                 return Ok(file);
             }
+            Err(Errno::EXIST) => clear_name(dir, name),
+            Err(errno) => return Err(errno),
+        }
+    }
+    Err(Errno::EXIST)
+}
+
+/// Makes the file anew as [`make_file`] does; it has its name only once it says where it begins.
+fn make_next(dir: &OwnedFd, name: &str, rotation: Rotation, start: u64) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    let Ok(file) = rustix::fs::openat(dir, ".", flags, Mode::from_raw_mode(0o644)) else {
+        // Some file systems know no files without name.
+        let file = make_file(dir, name, rotation)?;
+        set_place(&file, START_ATTRIBUTE, start);
+        return Ok(file);
+    };
+    rotation.own(&file)?;
+    set_place(&file, START_ATTRIBUTE, start);
+    let itself = format!("/proc/self/fd/{}", file.as_raw_fd());
+    for _ in 0..MAX_TRIES {
+        match rustix::fs::linkat(CWD, &itself, dir, name, AtFlags::SYMLINK_FOLLOW) {
+            Ok(()) => return Ok(file),
             Err(Errno::EXIST) => clear_name(dir, name),
             Err(errno) => return Err(errno),
         }
@@ -380,6 +402,8 @@ impl Pump {
         if self.unopened {
             let (file, offset) = open_file(&self.dir, self.name, self.rotation)?;
             self.start = place(&file, START_ATTRIBUTE).unwrap_or(0);
+            // An outlet that is gone was about to go on in another one.
+            let _ = rustix::fs::fremovexattr(&file, END_ATTRIBUTE);
             (self.file, self.offset, self.unopened) = (Some(file), offset, false);
         }
         if self.file.is_none() || self.left() == 0 {
@@ -432,16 +456,18 @@ impl Pump {
     fn rotate(&mut self) -> Result<(), Errno> {
         // When the new file cannot be made, the old ones are renamed only once.
         if let Some(full) = self.file.take() {
-            self.rename();
             self.start = self.start.saturating_add(self.offset);
+            // Before it can be taken for a file that the container put there.
+            set_place(&full, END_ATTRIBUTE, self.start);
+            self.rename();
             self.offset = 0;
             self.full = Some(full);
             self.moved.rotations += 1;
         }
-        let made = make_file(&self.dir, self.name, self.rotation)?;
-        set_place(&made, START_ATTRIBUTE, self.start);
+        let made = make_next(&self.dir, self.name, self.rotation, self.start)?;
         self.file = Some(made);
         if let Some(full) = self.full.take() {
+            // Once more: whoever follows the stream is woken by it.
             set_place(&full, END_ATTRIBUTE, self.start);
         }
         Ok(())
