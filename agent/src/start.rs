@@ -224,8 +224,7 @@ fn run<C: Connect>(
 ) -> Result<Running, StartError> {
     let unread = disk.found.set_aside.len() as u64;
     facts.metrics.add(Counter::RecoveryErrors, unread);
-    let runtime = Handle::current();
-    let cancel = CancellationToken::new();
+    let (runtime, cancel) = (Handle::current(), CancellationToken::new());
     let (events, inbox) = (held.events, held.inbox);
     let images = Images::new(disk.store.clone());
     let provision = Provision::new(
