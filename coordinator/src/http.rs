@@ -53,7 +53,7 @@ struct Api {
 }
 
 /// Every API of the coordinator on one router.
-pub(crate) fn router(handle: Handle, to_agents: Option<Connecting>) -> Router {
+pub(crate) fn router(handle: Handle, to_agents: Option<&Connecting>) -> Router {
     let guard = Guard::new(vec![handle.node().hostname.clone()]);
     let api = Api {
         handle,

@@ -171,8 +171,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     }
     let to_agents = outside.as_ref().map(|outside| outside.to_agents.clone());
     let agents_address = outside.as_ref().map(|outside| outside.address);
-    let accepting = accept(agent_listener, outside, events);
-    let server = Server::start(listener, http::router(handle.clone(), to_agents));
+    let accepting = accept(agent_listener, outside, &events);
+    let server = Server::start(listener, http::router(handle.clone(), to_agents.as_ref()));
     let agent_socket = config.agent_socket;
     let _directory = directory;
     Ok(Running {
@@ -213,7 +213,7 @@ async fn outside(port: Option<&AgentPort>) -> Result<Option<Outside>, StartError
 fn accept(
     socket: UnixListener,
     outside: Option<Outside>,
-    events: mpsc::Sender<agents::AgentEvent>,
+    events: &mpsc::Sender<agents::AgentEvent>,
 ) -> Vec<JoinHandle<()>> {
     let seats = agents::Seats::default();
     let ends = || (seats.clone(), events.clone());

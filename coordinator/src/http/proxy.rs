@@ -72,12 +72,12 @@ pub(super) struct Node<'a> {
 
 impl Proxy {
     /// A failure to set up the client is logged, and met again by each request.
-    pub(super) fn new(to_agents: Option<Connecting>) -> Self {
+    pub(super) fn new(to_agents: Option<&Connecting>) -> Self {
         let client = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_MAX);
-        let client = match &to_agents {
+        let client = match to_agents {
             Some(keys) => client.tls_backend_preconfigured(keys.config()),
             None => client,
         };
