@@ -193,11 +193,7 @@ impl Tasks {
     }
 
     pub(crate) fn tick_executors(&mut self, turn: &mut Turn<'_>) {
-        let now_ms = turn.now.uptime_ms;
-        let due = |executor: &Executor| executor.deadline_ms().is_some_and(|at| at <= now_ms);
-        let due = self.executors.iter().filter(|(_, executor)| due(executor));
-        let due: Vec<ExecutorKey> = due.map(|(key, _)| key.clone()).collect();
-        for key in due {
+        for key in self.executors.due(turn.now.uptime_ms) {
             self.with_executor(&key, turn, Executor::tick);
         }
     }

@@ -31,6 +31,7 @@ mod moment;
 mod recovery;
 mod task;
 mod tasks;
+mod timed;
 mod unit;
 mod updates;
 

@@ -18,6 +18,7 @@ use crate::history::History;
 use crate::moment::{Now, Turn};
 use crate::recovery;
 use crate::task::{Task, TaskView, Wanted};
+use crate::timed::Timed;
 use crate::unit::{ExecutorKey, Unit};
 
 /// Most tasks at a time, ended ones without acknowledgement included. Registering all of them
@@ -29,9 +30,9 @@ pub const TASKS_MAX: usize = 10_000;
 /// is among the tasks of one in `executors`, and those are in `tasks`.
 #[derive(Debug, Default)]
 pub struct Tasks {
-    pub(crate) tasks: BTreeMap<TaskId, Task>,
+    pub(crate) tasks: Timed<TaskId, Task>,
     pub(crate) containers: BTreeMap<ContainerId, TaskId>,
-    pub(crate) executors: BTreeMap<ExecutorKey, Executor>,
+    pub(crate) executors: Timed<ExecutorKey, Executor>,
     pub(crate) roots: BTreeMap<ContainerId, ExecutorKey>,
     pub(crate) history: History,
     /// The node's, in the order in which they are given out.
@@ -61,6 +62,7 @@ impl Tasks {
             }
             tasks.insert_executor(key, executor);
         }
+        tasks.settle();
         tasks
     }
 
@@ -98,7 +100,10 @@ impl Tasks {
                 self.with(&task, turn, |task, turn| task.acknowledged(&uuid, turn));
             }
             Event::Connected => self.connected(turn),
-            Event::Disconnected => self.connected = false,
+            Event::Disconnected => {
+                self.connected = false;
+                self.tasks.touch_all();
+            }
             Event::Pulling { task, message } => {
                 self.with(&task, turn, |task, turn| task.pulling(&message, turn));
             }
@@ -133,15 +138,20 @@ impl Tasks {
             Event::Listing { keeper, containers } => self.listing(keeper, containers, turn),
             Event::Tick => self.tick(turn),
         }
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        let connected = self.connected;
+        self.tasks.settle(|task| task.deadline_ms(connected));
+        self.executors.settle(Executor::deadline_ms);
     }
 
     /// When the next [`Event::Tick`] is wanted, on the clock of [`Now::uptime_ms`].
     #[must_use]
     pub fn deadline_ms(&self) -> Option<u64> {
-        let tasks = self.tasks.values();
-        let tasks = tasks.filter_map(|task| task.deadline_ms(self.connected));
-        let executors = self.executors.values().filter_map(Executor::deadline_ms);
-        tasks.chain(executors).min()
+        let (tasks, executors) = (self.tasks.deadline_ms(), self.executors.deadline_ms());
+        tasks.into_iter().chain(executors).min()
     }
 
     /// What to save of a task.
@@ -251,6 +261,9 @@ impl Tasks {
         taken: &[GpuName],
     ) -> Result<Vec<GpuName>, String> {
         let count = launch.resources.as_ref().map_or(0, |wanted| wanted.gpus);
+        if count == 0 {
+            return Ok(Vec::new());
+        }
         let held = self.tasks.values().flat_map(Task::held_gpus).chain(taken);
         gpus::assign(&self.gpus, &held.collect(), count)
     }
@@ -333,10 +346,12 @@ impl Tasks {
     }
 
     fn tick(&mut self, turn: &mut Turn<'_>) {
-        for task in self.tasks.values_mut() {
-            task.tick(turn);
-            if self.connected {
-                task.send_due(turn);
+        for id in self.tasks.due(turn.now.uptime_ms) {
+            if let Some(task) = self.tasks.get_mut(&id) {
+                task.tick(turn);
+                if self.connected {
+                    task.send_due(turn);
+                }
             }
         }
         self.tick_executors(turn);
