@@ -39,6 +39,7 @@ use crate::layout::Layout;
 use crate::provision::Provision;
 use crate::sandboxes::{Layers, Sandboxes};
 use crate::saves::Saves;
+pub(crate) use stop::FINISH_MAX_MS;
 use stop::Stopping;
 
 /// Events whose actions are carried out together.

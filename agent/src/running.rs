@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::daemon::FINISH_MAX_MS;
 use crate::facts::Facts;
 use crate::inbox::{Ask, Event, View};
 use crate::shield::Shield;
@@ -25,7 +26,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long the HTTP side and the session may take to end.
 const PARTS_END_MAX: Duration = Duration::from_secs(2);
 /// How long the loop may take to finish; longer than it gives the keeper.
-const FINISH_MAX: Duration = Duration::from_secs(15);
+const FINISH_MAX: Duration = Duration::from_millis(FINISH_MAX_MS + 5_000);
 
 /// A running agent.
 #[derive(Debug)]

@@ -252,8 +252,8 @@ impl Daemon {
             keeper::Event::Updated { .. }
             | keeper::Event::Frozen { .. }
             | keeper::Event::Thawed { .. }
-            | keeper::Event::Forgotten { .. }
             | keeper::Event::Stopping => {}
+            keeper::Event::Forgotten { .. } => self.keeper_goes_on(),
         }
     }
 
