@@ -6,6 +6,7 @@
 
 mod args;
 mod exec;
+mod quick;
 mod table;
 mod update;
 
@@ -45,7 +46,7 @@ pub(crate) fn arguments() -> Option<Vec<OsString>> {
 pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
     let name = args.first().map(Path::new).and_then(Path::file_name);
     let name = name.unwrap_or_default().to_string_lossy().into_owned();
-    let cli = match Cli::try_parse_from(args) {
+    let cli = match quick::parse(&args).map_or_else(|| Cli::try_parse_from(args), Ok) {
         Ok(cli) => cli,
         Err(error) => {
             let shown = matches!(
@@ -65,23 +66,31 @@ pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
         return version(&name);
     }
     let log = Log {
-        file: cli.log.clone(),
-        format: match cli.log_format {
+        file: cli.global.log.clone(),
+        format: match cli.global.log_format {
             Form::Text => LogFormat::Text,
             Form::Json => LogFormat::Json,
         },
     };
     let global = oci::Global {
-        root: cli.root.clone().unwrap_or_else(|| DEFAULT_ROOT.into()),
+        root: cli
+            .global
+            .root
+            .clone()
+            .unwrap_or_else(|| DEFAULT_ROOT.into()),
         log,
-        systemd_cgroup: cli.systemd_cgroup,
+        systemd_cgroup: cli.global.systemd_cgroup,
     };
     let Some(command) = cli.command else {
         return ExitCode::FAILURE;
     };
     let program = command.name();
     match run(&global, command) {
-        Ok(status) => ExitCode::from(status),
+        Ok(status) => {
+            // Everything is closed; what the libraries would tidy up goes with the process.
+            let _ = std::io::stdout().flush();
+            oci::leave(status)
+        }
         Err(error) => {
             let words = oci::whole(&error);
             global.log.error(&match error {
@@ -137,7 +146,8 @@ fn run(global: &oci::Global, command: Command) -> Result<u8, OciError> {
         }
         Command::Run(args) => {
             let create = create("run", args.create)?;
-            prepare(create.preserve_fds);
+            // It runs from a view of itself only if the container needs it to.
+            oci::close_inherited(create.preserve_fds);
             let run = oci::Run {
                 create,
                 detach: args.detach,

@@ -22,6 +22,18 @@ Engines that take one executable run this by a link whose name begins with `gant
     arg_required_else_help = true
 )]
 pub(super) struct Cli {
+    #[command(flatten)]
+    pub(super) global: Global,
+    /// Print the version.
+    #[arg(short, long)]
+    pub(super) version: bool,
+    #[command(subcommand)]
+    pub(super) command: Option<Command>,
+}
+
+/// Flags before the command.
+#[derive(Debug, Args)]
+pub(super) struct Global {
     /// Directory of the containers' state; it should be on a tmpfs.
     #[arg(long)]
     pub(super) root: Option<PathBuf>,
@@ -43,11 +55,6 @@ pub(super) struct Cli {
     /// Accepted for engines that pass it.
     #[arg(long, hide = true)]
     criu: Option<String>,
-    /// Print the version.
-    #[arg(short, long)]
-    pub(super) version: bool,
-    #[command(subcommand)]
-    pub(super) command: Option<Command>,
 }
 
 /// Form of a log.

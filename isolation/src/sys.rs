@@ -14,6 +14,7 @@ pub(crate) mod confine;
 pub(crate) mod early;
 mod memory;
 pub(crate) mod quota;
+pub(crate) mod relay;
 pub(crate) mod users;
 
 pub(crate) use memory::{find_spare_memory, give_back_memory};
@@ -130,6 +131,12 @@ impl StringArray {
         let mut pointers: Vec<*const c_char> = strings.iter().map(|s| s.as_ptr()).collect();
         pointers.push(std::ptr::null());
         Self { strings, pointers }
+    }
+
+    /// The same strings behind another one.
+    pub(crate) fn behind(&self, first: &CStr) -> Self {
+        let first = std::iter::once(first.to_owned());
+        Self::new(first.chain(self.strings.iter().cloned()).collect())
     }
 }
 

@@ -10,6 +10,7 @@ mod groups;
 mod inside;
 mod joined;
 mod lifecycle;
+mod own_program;
 mod podman;
 mod terminal;
 mod unified;

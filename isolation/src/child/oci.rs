@@ -24,9 +24,18 @@ use nix::sched::CloneFlags;
 
 use super::{Fault, Progress, needed, paths, report};
 use crate::plan::{OciStep, Plan, Step};
-use crate::sys;
+use crate::sys::{self, StringArray};
 pub(super) use link::Link;
 pub(crate) use link::{GO, GROUPS, HOOKS, MAX_DOORS, MAX_WORDS_BYTES, READY, WORDS};
+
+/// The small program that runs the container's.
+#[derive(Debug)]
+pub(crate) struct Relay<'a> {
+    /// Its file.
+    pub(crate) file: BorrowedFd<'a>,
+    /// Its arguments: one of the command's candidates, then the command's.
+    pub(crate) argvs: Vec<StringArray>,
+}
 
 /// What the child has of its parent.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +50,8 @@ pub(crate) struct OciHanded<'a> {
     pub(crate) number: Option<BorrowedFd<'a>>,
     /// What only the parent may hold: a lock, its end of the socket.
     pub(crate) parents: [Option<i32>; 2],
+    /// What runs the program in its place.
+    pub(crate) relay: Option<&'a Relay<'a>>,
 }
 
 /// Runs the plan; never returns.
@@ -66,7 +77,11 @@ pub(crate) fn run(plan: &Plan, handed: OciHanded<'_>) -> ! {
     let _ = rustix::process::setsid();
     let nofile = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     for (index, step) in plan.steps.iter().enumerate() {
-        if let Err(fault) = super::take(step, &plan.command, &mut progress, nofile) {
+        let taken = match (step, handed.relay) {
+            (Step::Exec(_), Some(relay)) => Err(process::leap(relay, &plan.command, handed.sync)),
+            _ => super::take(step, &plan.command, &mut progress, nofile),
+        };
+        if let Err(fault) = taken {
             if let Some(link) = &progress.link {
                 link.say(&report(index, fault));
             }

@@ -50,16 +50,25 @@ pub(super) struct Made {
 }
 
 /// Where the start of the process is awaited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Start {
     /// At a socket of the container's directory.
     Later,
-    /// At the talk with this process.
-    Here,
+    /// At the talk with this process, perhaps through the small program of this file.
+    Here(Option<OwnedFd>),
+}
+
+/// A bundle with its configuration.
+pub(super) struct Loaded {
+    bundle: PathBuf,
+    text: Vec<u8>,
+    pub(super) config: Config,
 }
 
 /// Reads a bundle's configuration.
-pub(super) fn load(bundle: &Path) -> Result<(Vec<u8>, Config), OciError> {
+pub(super) fn load(bundle: &Path) -> Result<Loaded, OciError> {
+    let bundle =
+        std::fs::canonicalize(bundle).map_err(call(format!("chdir {}", bundle.display())))?;
     if !bundle.is_dir() {
         let error = rustix::io::Errno::NOENT;
         return Err(call(format!("chdir {}", bundle.display()))(error));
@@ -70,7 +79,11 @@ pub(super) fn load(bundle: &Path) -> Result<(Vec<u8>, Config), OciError> {
     }
     let text = read_bounded(&path, MAX_CONFIG_BYTES)?;
     let config = parse(&text, &path)?;
-    Ok((text, config))
+    Ok(Loaded {
+        bundle,
+        text,
+        config,
+    })
 }
 
 /// Reads a configuration.
@@ -85,12 +98,15 @@ pub(super) fn parse(text: &[u8], path: &Path) -> Result<Config, OciError> {
 pub(super) fn make(
     global: &Global,
     create: &Create,
+    loaded: Loaded,
     start: Start,
     detach: bool,
 ) -> Result<Made, OciError> {
-    let bundle = std::fs::canonicalize(&create.bundle)
-        .map_err(call(format!("chdir {}", create.bundle.display())))?;
-    let (text, config) = load(&bundle)?;
+    let Loaded {
+        bundle,
+        text,
+        config,
+    } = loaded;
     check::config(&config)?;
     let process = config.process.clone().ok_or_else(|| {
         OciError::Refused("config.json has no process: there is nothing to run".to_owned())
@@ -188,9 +204,13 @@ impl Making<'_> {
         std::fs::write(&copy, text).map_err(call(format!("write {}", copy.display())))?;
         let filter = devices::filter(self.config.linux.resources.as_ref())?;
         let (group, unified) = self.stored.groups.begin(&filter)?;
-        let listener = match self.start {
+        let listener = match &self.start {
             Start::Later => Some(listen(&place.dir)?),
-            Start::Here => None,
+            Start::Here(_) => None,
+        };
+        let relay = match &self.start {
+            Start::Here(relay) => relay.as_ref().map(AsFd::as_fd),
+            Start::Later => None,
         };
         let states = self.hook_states()?;
         let mut kept = Kept::default();
@@ -219,6 +239,7 @@ impl Making<'_> {
             no_new_keyring: self.create.no_new_keyring,
             first_closed: 3 + listen_fds + self.create.preserve_fds,
             listen_fds,
+            relay: relay.map(|file| file.as_raw_fd()),
         };
         let plan = steps::container(input, &namespaces, &mut kept)?;
         let users = namespaces.users_to_join();
@@ -241,6 +262,7 @@ impl Making<'_> {
                 oom_score_adj: self.process.oom_score_adj,
                 start: listener.as_ref().map(AsFd::as_fd),
                 lock: place.lock_number(),
+                relay,
             },
             |pid| self.run_hooks(pid, states.as_ref()),
         )?;
@@ -359,7 +381,8 @@ pub(super) fn write_pid(path: &Path, pid: i32) -> Result<(), OciError> {
 /// # Errors
 /// Whatever stands in the way; nothing is left then.
 pub fn create(global: &Global, create: &Create) -> Result<(), OciError> {
-    let made = make(global, create, Start::Later, true)?;
+    let loaded = load(&create.bundle)?;
+    let made = make(global, create, loaded, Start::Later, true)?;
     made.launched
         .release()
         .1

@@ -230,6 +230,7 @@ fn enter(
             oom_score_adj: process.oom_score_adj,
             start: None,
             lock: None,
+            relay: None,
         },
         |_| Err(OciError::Exec("it asked for hooks".to_owned())),
     )

@@ -14,6 +14,7 @@ use rustix::net::{
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
 use super::error::{OciError, call};
+use super::relay;
 use super::steps::{Kept, with_pid_namespace};
 use crate::cgroup::Door;
 use crate::child::oci::{
@@ -42,6 +43,8 @@ pub(super) struct Wanted<'a> {
     pub(super) start: Option<BorrowedFd<'a>>,
     /// The container's lock, which only the runtime may hold.
     pub(super) lock: Option<i32>,
+    /// The file of the small program that runs the container's.
+    pub(super) relay: Option<BorrowedFd<'a>>,
 }
 
 /// Who makes the process.
@@ -104,7 +107,12 @@ pub(super) fn launch(
         None,
     )
     .map_err(call("make a socket"))?;
+    let relay = wanted
+        .relay
+        .map(|file| relay::fill(file, &theirs, &plan))
+        .transpose()?;
     let handed = OciHanded {
+        relay: relay.as_ref(),
         stdio: None,
         sync: theirs.as_fd(),
         start: wanted.start,

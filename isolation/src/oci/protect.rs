@@ -4,7 +4,8 @@
 //! program (CVE-2019-5736). So what enters containers runs from a detached read-only mount of its own
 //! file: opening that for writing is refused, whatever the user. A copy in memory, as crun and runc
 //! make it, would cost milliseconds for a program of this size. Usually `sys::early` has done so
-//! before `main`.
+//! before `main`. Loading a program of this size a second time takes a millisecond, too, so the
+//! containers of `super::relay` do without.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd};
@@ -57,4 +58,9 @@ pub fn close_inherited(preserved: u32) {
     let first = 3 + super::create::listen_fds() + preserved;
     // Only a kernel without the call fails; what was inherited then stays closed by exec as it was.
     let _ = sys::close_from(first);
+}
+
+/// Ends this process at once; what it wrote is to be flushed before.
+pub fn leave(status: u8) -> ! {
+    sys::exit_now(i32::from(status))
 }

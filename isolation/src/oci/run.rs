@@ -12,7 +12,7 @@ use super::error::{OciError, call};
 use super::foreground::{self, Signals};
 use super::launch::{Heard, exec_words, hear, hook_words, shell_status};
 use super::state::{CONFIG, Place, START_SOCKET, Status, Stored, read_bounded};
-use super::{Global, config, hooks};
+use super::{Global, config, hooks, protect, relay};
 use crate::child::oci::GO;
 use crate::child::read_report;
 
@@ -32,12 +32,18 @@ pub struct Run {
 /// # Errors
 /// Whatever stands in the way; nothing is left then.
 pub fn run(global: &Global, run: &Run) -> Result<u8, OciError> {
+    let loaded = create::load(&run.create.bundle)?;
+    let relay = relay::file(&loaded.config);
+    if relay.is_none() {
+        // Starts over: nothing was done yet.
+        protect();
+    }
     let signals = if run.detach {
         None
     } else {
         Some(Signals::take()?)
     };
-    let made = create::make(global, &run.create, Start::Here, run.detach)?;
+    let made = create::make(global, &run.create, loaded, Start::Here(relay), run.detach)?;
     let Made {
         mut place,
         stored,

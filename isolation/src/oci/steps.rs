@@ -65,6 +65,8 @@ pub(super) struct Input<'a> {
     pub(super) first_closed: u32,
     /// How many descriptors it may find by `LISTEN_FDS`.
     pub(super) listen_fds: u32,
+    /// The small program that the last step runs.
+    pub(super) relay: Option<i32>,
 }
 
 pub(super) fn c(text: impl AsRef<[u8]>) -> Result<CString, OciError> {
@@ -190,7 +192,7 @@ fn last(
         home: home(input.rootfs, config, input.process),
         seccomp: config.linux.seccomp.as_ref(),
         personality: config.linux.personality.as_ref(),
-        kept: vec![created],
+        kept: vec![created, input.relay.unwrap_or(-1)],
     };
     let mut after = Vec::new();
     let start = &config.hooks.start_container;

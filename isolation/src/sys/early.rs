@@ -3,7 +3,7 @@
 //!
 //! Two things cost an OCI command more than its work. The program is loaded twice, since what enters
 //! a container runs from a read-only view of its file (see `oci::protect`): the first load is given
-//! up as soon as the dynamic linker is done. And the daemon's allocator begins with a huge page,
+//! up as soon as the dynamic linker is done, but for `run`, which may not need it (`oci::relay`). And the daemon's allocator begins with a huge page,
 //! which is cleared, copied by the clone and given back within milliseconds: this role takes libc's.
 //! It deliberately reads no options: a word that happens to be a command's costs one more exec.
 //! Invariant: the role is settled before the first allocation and never changes after it, so memory
@@ -94,7 +94,7 @@ mod start {
             return;
         }
         super::OCI.store(true, Ordering::Relaxed);
-        let enters = |arg: &[u8]| matches!(arg, b"run" | b"create" | b"exec");
+        let enters = |arg: &[u8]| matches!(arg, b"create" | b"exec");
         if args.any(enters) {
             again(argv, envp);
         }

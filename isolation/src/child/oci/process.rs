@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::sched::CloneFlags;
 use rustix::fs::{Access, AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid};
-use rustix::io::Errno;
+use rustix::io::{Errno, FdFlags};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, clear_ambient_capability_set,
@@ -15,8 +15,10 @@ use rustix::thread::{
 };
 
 use super::super::Fault;
+use super::Relay;
 use crate::caps::LAST_CAP;
 use crate::plan::{Command, Credentials};
+use crate::sys;
 
 /// `CLONE_NEWTIME` of `linux/sched.h`.
 const NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
@@ -128,22 +130,37 @@ fn may_run(program: &CStr) -> Result<(), Errno> {
     }
 }
 
-/// Whether one of the candidates is there and may be run.
-pub(super) fn find_program(command: &Command) -> Result<(), Fault> {
+/// Which of the candidates is there and may be run.
+fn runnable(command: &Command) -> Result<usize, Errno> {
     let mut last = Errno::NOENT;
-    for candidate in &command.candidates {
+    for (number, candidate) in command.candidates.iter().enumerate() {
         match may_run(candidate) {
             Ok(()) => {
                 let found = rustix::fs::stat(candidate)?;
                 if FileType::from_raw_mode(found.st_mode).is_dir() {
                     last = Errno::ISDIR;
                 } else {
-                    return Ok(());
+                    return Ok(number);
                 }
             }
             Err(Errno::NOENT | Errno::NOTDIR) if last == Errno::ACCESS => {}
             Err(errno) => last = errno,
         }
     }
-    Err(last.into())
+    Err(last)
+}
+
+/// Refuses a command that cannot be run.
+pub(super) fn find_program(command: &Command) -> Result<(), Fault> {
+    Ok(runnable(command).map(drop)?)
+}
+
+/// Runs the command through the small program, which goes on talking at `sync` until then.
+pub(super) fn leap(relay: &Relay<'_>, command: &Command, sync: BorrowedFd<'_>) -> Fault {
+    let leapt = runnable(command).and_then(|number| {
+        let argv = relay.argvs.get(number).ok_or(Errno::NOENT)?;
+        rustix::io::fcntl_setfd(sync, FdFlags::empty())?;
+        Err(sys::relay::execute(relay.file, argv, &command.envp))
+    });
+    leapt.map_or_else(Fault::Errno, |()| Fault::Errno(Errno::CANCELED))
 }
