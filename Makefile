@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # Suites of gantry-bench.
-SUITES := start idle image mesos
+SUITES := start idle image agent mesos
 
 .PHONY: help run stop test lint bench deny packages
 

@@ -14,8 +14,8 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use gantry_agent::Config;
 use gantry_wire::agent::{
-    Acknowledge, FRAME_MAX_BYTES, FromAgent, HEARTBEAT_MS, Registered, StatusUpdate, ToAgent,
-    from_agent, to_agent,
+    Acknowledge, FRAME_MAX_BYTES, FromAgent, HEARTBEAT_MS, Register, Registered, StatusUpdate,
+    ToAgent, from_agent, to_agent,
 };
 use prost::Message as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -61,7 +61,12 @@ struct Process(Child);
 
 /// A running agent, registered.
 pub(crate) struct Agent {
+    dir: PathBuf,
+    socket: PathBuf,
+    listener: UnixListener,
     process: Process,
+    /// What it registered with.
+    pub(crate) registered: Register,
     stream: Arc<Mutex<UnixStream>>,
     heard: mpsc::Receiver<StatusUpdate>,
 }
@@ -69,7 +74,24 @@ pub(crate) struct Agent {
 impl Agent {
     /// Starts one, of this very program, on `dir`, whose images may be there already.
     pub(crate) fn start(dir: &Path, socket: &Path) -> anyhow::Result<Self> {
-        let listener = UnixListener::bind(socket)?;
+        Self::start_at(UnixListener::bind(socket)?, dir, socket)
+    }
+
+    /// Kills it with SIGKILL, and starts another one in its place. Its tasks run on.
+    pub(crate) fn crash(self) -> anyhow::Result<Self> {
+        let Self {
+            dir,
+            socket,
+            listener,
+            mut process,
+            ..
+        } = self;
+        process.0.kill()?;
+        process.0.wait()?;
+        Self::start_at(listener, &dir, &socket)
+    }
+
+    fn start_at(listener: UnixListener, dir: &Path, socket: &Path) -> anyhow::Result<Self> {
         let child = Command::new(std::env::current_exe()?)
             .arg(ROLE)
             .args([dir, socket])
@@ -85,7 +107,7 @@ impl Agent {
                 other => break other.and_then(|message| message.kind),
             }
         };
-        let Some(from_agent::Kind::Register(_)) = first else {
+        let Some(from_agent::Kind::Register(registered)) = first else {
             bail!("the agent began with {first:?}");
         };
         let writer = Arc::new(Mutex::new(stream.try_clone()?));
@@ -98,7 +120,11 @@ impl Agent {
             }
         });
         let agent = Self {
+            dir: dir.to_owned(),
+            socket: socket.to_owned(),
+            listener,
             process,
+            registered,
             stream: writer,
             heard,
         };
@@ -112,6 +138,11 @@ impl Agent {
     /// Its process id.
     pub(crate) fn pid(&self) -> anyhow::Result<i32> {
         Ok(i32::try_from(self.process.0.id())?)
+    }
+
+    /// Its data.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Tells it something.

@@ -9,9 +9,11 @@ mod idle;
 mod image;
 mod keeper;
 mod mesos;
+mod node;
 mod report;
 mod root;
 mod start;
+mod tasks;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -30,6 +32,8 @@ enum Suite {
     Idle,
     /// Pull and unpack of an image.
     Image,
+    /// Tasks of a node's agent: how soon they run and end, what it takes, how it recovers.
+    Agent,
     /// Reading and writing messages of the Mesos v1 API.
     Mesos,
 }
@@ -89,6 +93,7 @@ fn run(options: &Options) -> anyhow::Result<()> {
         Suite::Start => start::run(options)?,
         Suite::Idle => idle::run(options)?,
         Suite::Image => image::run(options)?,
+        Suite::Agent => node::run(options)?,
         Suite::Mesos => mesos::run(options)?,
     };
     let report = report::Report::new(machine, measured);
