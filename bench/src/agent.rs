@@ -21,11 +21,11 @@ use prost::Message as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The hidden first argument.
-pub(crate) const ROLE: &str = "agent";
+pub(crate) const ROLE: &str = "agent-alone";
 /// How long the agent may be silent while something is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The role `agent DATA_DIR SOCKET`: until SIGTERM, which ends all tasks.
+/// The role `agent-alone DATA_DIR SOCKET`: until SIGTERM, which ends all tasks.
 pub(crate) fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
     let (Some(dir), Some(socket)) = (args.next(), args.next()) else {
         return ExitCode::FAILURE;

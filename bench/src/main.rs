@@ -2,7 +2,7 @@
 //! on the same machine.
 //!
 //! This file only picks the suite; each suite is a file. The hidden first arguments `keeper` and
-//! `agent` make this program the keeper and the agent that the suites start.
+//! `agent-alone` make this program the keeper and the agent that the suites start.
 
 mod agent;
 mod idle;

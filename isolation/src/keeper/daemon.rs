@@ -87,6 +87,8 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Option<Options> {
 /// The keeper's program: call it before any thread exists, with the arguments after the role. It
 /// returns in the foreground process, once the daemon listens, and in the daemon, when it ends.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    // That it has none is the agent's own wish, which is inherited; containers have what the host has.
+    let _ = rustix::thread::disable_transparent_huge_pages(false);
     let result = parse(args)
         .ok_or(DaemonError::Usage)
         .and_then(|options| run(&options));
