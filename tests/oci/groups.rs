@@ -103,6 +103,28 @@ fn an_update_makes_the_groups_that_nobody_needed_before() {
 }
 
 #[test]
+fn groups_in_which_somebody_is_are_refused_and_left_alone() {
+    let parent = Parent(format!("gantry-oci-taken-{}", std::process::id()));
+    let bundle = |name: &str| {
+        let mut bundle = Bundle::new(name, &["sh", "-c", TWO]);
+        bundle.config["linux"]["cgroupsPath"] = json!(format!("/{}/c", parent.0));
+        bundle.write();
+        bundle
+    };
+    let (first, second) = (bundle("first"), bundle("second"));
+    let pids = running(&first);
+    let before = v1_groups(pids[0]);
+    let out = second.run(&["run", &second.id]);
+    let words = String::from_utf8_lossy(&out.stderr).into_owned();
+    let wanted = "container's cgroup is not empty: 2 process(es) found";
+    assert!(!out.status.success() && words.contains(wanted), "{words}");
+    assert_eq!(v1_groups(pids[0]), before);
+    first.ok(&["kill", "--all", &first.id, "KILL"]);
+    first.await_status("stopped");
+    first.ok(&["delete", &first.id]);
+}
+
+#[test]
 fn a_container_that_is_shown_its_groups_has_one_in_every_tree() {
     let mut bundle = Bundle::new("shown", &["sh", "-c", TWO]);
     let namespaces = &mut bundle.config["linux"]["namespaces"];

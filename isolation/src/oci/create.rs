@@ -120,6 +120,10 @@ pub(super) fn make(
     let trees = groups::own_trees()?;
     let groups = Groups::new(&config, &create.id, global.systemd_cgroup, &trees)?;
     let place = Place::make(&global.root, &create.id)?;
+    if let Err(error) = groups.check_nobody_is_there() {
+        // The groups stay: they are somebody else's.
+        return Err(place.remove().err().unwrap_or(error));
+    }
     let stored = Stored {
         oci_version: SPEC_VERSION.to_owned(),
         id: create.id.clone(),

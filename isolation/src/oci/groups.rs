@@ -190,6 +190,16 @@ impl Groups {
         Ok(())
     }
 
+    /// Refuses groups in which somebody is: they would be killed with the container, as runc has it.
+    pub(super) fn check_nobody_is_there(&self) -> Result<(), OciError> {
+        match self.processes().len() {
+            0 => Ok(()),
+            found => Err(OciError::Refused(format!(
+                "container's cgroup is not empty: {found} process(es) found"
+            ))),
+        }
+    }
+
     /// Makes the v2 directory, to start in. The rest is [`make`]'s, while the process is set up.
     pub(super) fn begin(
         &mut self,
