@@ -20,6 +20,10 @@ use crate::provision::Attached;
 pub(crate) const EVENTS_MAX: usize = 1_024;
 
 /// One thing that happened.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a launch is the largest, and what a coordinator mostly says"
+)]
 pub(crate) enum Event {
     /// A connection to the coordinator is there; the registration goes into it.
     SessionUp {

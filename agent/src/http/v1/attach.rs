@@ -140,13 +140,10 @@ pub(super) async fn input(server: &Arc<Server>, mut records: Records) -> Result<
         return Err(super::invalid("Expecting a record"));
     };
     let first = attach(first)?;
-    let container = match (first.r#type(), first.container_id) {
-        (InputType::ContainerId, Some(container)) => container,
-        _ => {
-            let text = "Expecting 'attach_container_input.type' of the first record to be \
-                        'CONTAINER_ID', and 'container_id' to be present";
-            return Err(super::invalid(text));
-        }
+    let (InputType::ContainerId, Some(container)) = (first.r#type(), first.container_id) else {
+        let text = "Expecting 'attach_container_input.type' of the first record to be \
+                    'CONTAINER_ID', and 'container_id' to be present";
+        return Err(super::invalid(text));
     };
     match place::find(server, &container).await? {
         Place::Session { name, .. } => {
@@ -189,13 +186,10 @@ fn attach(call: Call) -> Result<AttachContainerInput, Problem> {
 async fn feed(stdin: &mut Stdin, records: &mut Records) -> Result<(), Problem> {
     while let Some(call) = records.next().await? {
         let part = attach(call)?;
-        let io = match (part.r#type(), part.process_io) {
-            (InputType::ProcessIo, Some(io)) => io,
-            _ => {
-                let text = "Expecting 'attach_container_input.type' to be 'PROCESS_IO', and \
-                            'process_io' to be present";
-                return Err(super::invalid(text));
-            }
+        let (InputType::ProcessIo, Some(io)) = (part.r#type(), part.process_io) else {
+            let text = "Expecting 'attach_container_input.type' to be 'PROCESS_IO', and \
+                        'process_io' to be present";
+            return Err(super::invalid(text));
         };
         if !take(stdin, &io).await? {
             return Ok(());
