@@ -5,6 +5,8 @@
 //! It deliberately keeps nothing in memory. Invariants: a file is whole or absent; one that cannot
 //! be read is reported and set aside, it never stops the start nor the other tasks.
 
+mod customs;
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,8 +14,8 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use gantry_agent_core::{
-    Checkpoint, DiskExcess, ExecutorCheckpoint, ExecutorKey, GpuName, KeeperId, Saved, Stage, Unit,
-    Verdict,
+    Checkpoint, CustomCheckpoint, DiskExcess, ExecutorCheckpoint, ExecutorKey, GpuName, KeeperId,
+    Saved, Stage, Unit, Verdict,
 };
 use gantry_wire::agent::{ExecutorInfo, Launch, PortMapping, StatusUpdate};
 use gantry_wire::ids::{ContainerId, TaskId};
@@ -107,12 +109,14 @@ struct MemberFile {
 pub(crate) enum ToSave {
     Task(Box<Checkpoint>),
     Executor(Box<ExecutorCheckpoint>),
+    Custom(Box<CustomCheckpoint>),
 }
 
 #[derive(Debug)]
 pub(crate) struct Checkpoints {
     tasks: PathBuf,
     executors: PathBuf,
+    customs: PathBuf,
 }
 
 /// What was found at the start.
@@ -127,23 +131,30 @@ impl ToSave {
         match self {
             Self::Task(saved) => Unit::Task(saved.task.clone()),
             Self::Executor(saved) => Unit::Executor(saved.executor.clone()),
+            Self::Custom(saved) => Unit::Executor(saved.executor.clone()),
         }
     }
 }
 
 impl Checkpoints {
-    /// Reads all of both directories; what cannot be read moves to `corrupt`.
+    /// Reads all of the directories; what cannot be read moves to `corrupt`.
     pub(crate) fn open(
         tasks: PathBuf,
-        executors: PathBuf,
+        (executors, customs): (PathBuf, PathBuf),
         corrupt: &Path,
     ) -> io::Result<(Self, Found)> {
         let mut set_aside = Vec::new();
         let saved = Saved {
             tasks: read_all(&tasks, corrupt, &mut set_aside, read_task)?,
             executors: read_all(&executors, corrupt, &mut set_aside, read_executor)?,
+            customs: read_all(&customs, corrupt, &mut set_aside, customs::read)?,
         };
-        Ok((Self { tasks, executors }, Found { saved, set_aside }))
+        let dirs = Self {
+            tasks,
+            executors,
+            customs,
+        };
+        Ok((dirs, Found { saved, set_aside }))
     }
 
     /// Writes a batch; the units whose file could not be written come back with the reason.
@@ -155,15 +166,22 @@ impl Checkpoints {
                 ToSave::Executor(saved) => {
                     (self.executor_path(&saved.container), encode_executor(saved))
                 }
+                ToSave::Custom(saved) => (
+                    self.custom_path(&saved.process.container),
+                    customs::encode(saved),
+                ),
             };
             if let Err(error) = text.and_then(|text| durable::replace(&path, &text, *sync)) {
                 failed.push((unit.unit(), error));
             }
         }
-        for dir in [&self.tasks, &self.executors] {
-            let is_in = |(unit, sync): &&(ToSave, bool)| {
-                *sync && matches!(unit, ToSave::Task(_)) == (dir == &self.tasks)
+        for dir in [&self.tasks, &self.executors, &self.customs] {
+            let of = |unit: &ToSave| match unit {
+                ToSave::Task(_) => &self.tasks,
+                ToSave::Executor(_) => &self.executors,
+                ToSave::Custom(_) => &self.customs,
             };
+            let is_in = |(unit, sync): &&(ToSave, bool)| *sync && of(unit) == dir;
             if batch.iter().any(|it| is_in(&it))
                 && let Err(error) = durable::sync_dir(dir)
             {
@@ -183,7 +201,16 @@ impl Checkpoints {
 
     /// As [`Self::remove`], of an executor by its container.
     pub(crate) fn remove_executor(&self, container: &ContainerId) -> io::Result<()> {
-        fs::remove_file(self.executor_path(container))
+        match fs::remove_file(self.executor_path(container)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::remove_file(self.custom_path(container))
+            }
+            other => other,
+        }
+    }
+
+    fn custom_path(&self, container: &ContainerId) -> PathBuf {
+        self.customs.join(format!("{container}{ENDING}"))
     }
 
     fn path(&self, task: &TaskId) -> PathBuf {
@@ -411,7 +438,7 @@ mod tests {
     impl Dirs {
         fn new() -> Self {
             let root = tempfile::tempdir().unwrap();
-            for name in ["tasks", "executors", "corrupt"] {
+            for name in ["tasks", "executors", "customs", "corrupt"] {
                 fs::create_dir(root.path().join(name)).unwrap();
             }
             Self { root }
@@ -422,8 +449,8 @@ mod tests {
         }
 
         fn open(&self) -> (Checkpoints, Found) {
-            let (tasks, executors) = (self.path("tasks"), self.path("executors"));
-            Checkpoints::open(tasks, executors, &self.path("corrupt")).unwrap()
+            let executors = (self.path("executors"), self.path("customs"));
+            Checkpoints::open(self.path("tasks"), executors, &self.path("corrupt")).unwrap()
         }
     }
 

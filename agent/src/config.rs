@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use gantry_agent_core::ExecutorTimes;
 use gantry_fetch::Config as FetchConfig;
 use gantry_image::RegistryConfig;
 use gantry_link::Accepting;
@@ -12,6 +13,8 @@ use crate::offer::Overrides;
 
 use crate::logger::OutputLimits;
 
+/// Mesos's recovery timeout, a quarter of an hour.
+const RECOVERY_MS: u64 = 15 * 60_000;
 /// Default port of the agent's HTTP listener, Mesos's.
 pub const HTTP_PORT: u16 = 5051;
 
@@ -46,6 +49,13 @@ pub struct Config {
     pub fetch: FetchConfig,
     /// What is kept of the output of tasks.
     pub output: OutputLimits,
+    /// How long executors of frameworks' own may take.
+    pub executor_times: ExecutorTimes,
+    /// How long such an executor tries to come back to an agent that is away, in milliseconds; it is
+    /// told, and ends itself.
+    pub executor_recovery_ms: u64,
+    /// The port at which they reach the agent; 0 takes any free one, and keeps it.
+    pub executor_port: u16,
     /// The binary that has the role `keeper`.
     pub keeper_exe: PathBuf,
     /// Arguments that select that role.
@@ -80,6 +90,9 @@ impl Config {
             registries: RegistryConfig::default(),
             fetch: FetchConfig::default(),
             output: OutputLimits::default(),
+            executor_times: ExecutorTimes::default(),
+            executor_recovery_ms: RECOVERY_MS,
+            executor_port: 0,
             keeper_exe: keeper_exe.into(),
             keeper_args: vec!["keeper".to_owned()],
         }

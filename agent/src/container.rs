@@ -267,7 +267,7 @@ fn window(tty: Tty) -> Option<WindowSize> {
 }
 
 /// Weights follow from what was requested; so do limits, where none are said.
-fn limits(requested: &ResourcesMessage, limits: LimitsMessage) -> Limits {
+pub(crate) fn limits(requested: &ResourcesMessage, limits: LimitsMessage) -> Limits {
     let shares = requested.cpus_milli.saturating_mul(SHARES_PER_CPU) / 1_000;
     let limited = |limit: Option<u64>, requested: u64| {
         Some(limit.unwrap_or(requested)).filter(|&limit| limit != LimitsMessage::UNLIMITED)

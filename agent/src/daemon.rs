@@ -11,6 +11,7 @@
 
 mod act;
 mod answer;
+mod custom;
 mod hear;
 mod launch;
 mod stop;
@@ -31,6 +32,7 @@ use crate::checks::Prober;
 use crate::container::NodeFacts;
 use crate::ends::Ends;
 use crate::execs::Execs;
+use crate::executors::Executors;
 use crate::facts::Facts;
 use crate::identity::Identity;
 use crate::inbox::Event;
@@ -70,6 +72,7 @@ pub(crate) struct Daemon {
     pub(crate) layout: Layout,
     pub(crate) facts: std::sync::Arc<Facts>,
     pub(crate) node: NodeFacts,
+    pub(crate) executors: Executors,
     pub(crate) clock: Instant,
     session: Session,
     execs: Execs,
@@ -106,6 +109,7 @@ pub(crate) struct Parts {
     pub(crate) layout: Layout,
     pub(crate) facts: std::sync::Arc<Facts>,
     pub(crate) node: NodeFacts,
+    pub(crate) executors: Executors,
 }
 
 impl Daemon {
@@ -121,6 +125,7 @@ impl Daemon {
             layout: parts.layout,
             facts: parts.facts,
             node: parts.node,
+            executors: parts.executors,
             clock: Instant::now(),
             session: Session::default(),
             execs: Execs::default(),

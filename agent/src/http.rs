@@ -12,6 +12,7 @@ mod beneath;
 mod body;
 mod browse;
 mod changes;
+pub(crate) mod executor;
 mod files;
 mod guard;
 pub(crate) mod images;
@@ -82,6 +83,7 @@ pub(crate) struct Server {
     pub(crate) joined: Arc<Joined>,
     pub(crate) allowed_hosts: Vec<String>,
     pub(crate) streams: Streams,
+    pub(crate) executors: Arc<executor::Api>,
 }
 
 /// How long a client may take for what.
@@ -117,6 +119,7 @@ fn router(server: Arc<Server>, body_max: Duration) -> Router {
         .route("/api/v1", post(v1::call).with_state(api))
         // An archive is larger than any other body, and is not held in memory.
         .merge(images::upload(server.images.clone()))
+        .merge(executor::router(server.executors.clone()))
         .layer(guard)
         .with_state(server)
 }

@@ -14,6 +14,7 @@ use gantry_wire::task::TaskState;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::gauge::{Measured, Watched};
+use crate::http::executor::ExecutorAsk;
 use crate::provision::Attached;
 
 /// Events that may wait for the loop.
@@ -62,6 +63,8 @@ pub(crate) enum Event {
         check: usize,
         found: Found,
     },
+    /// The stream of an executor of a framework's own has no reader any more.
+    ExecutorLost { executor: ExecutorKey, number: u64 },
     /// The network of an executor is there; None in host mode.
     ExecutorAttached {
         executor: ExecutorKey,
@@ -100,6 +103,8 @@ pub(crate) enum Ask {
         container: String,
         reply: oneshot::Sender<()>,
     },
+    /// An executor of a framework's own calls.
+    Executor(Box<ExecutorAsk>),
     /// Run one more process in a container.
     Exec(Box<ExecOrder>),
     /// End the process of a session.
@@ -158,6 +163,7 @@ pub(crate) struct View {
 #[derive(Debug, Clone)]
 pub(crate) struct ExecutorRow {
     pub(crate) info: ExecutorInfo,
+    pub(crate) is_custom: bool,
     pub(crate) container: WireContainer,
     pub(crate) sandbox: String,
     pub(crate) pid: u32,
@@ -167,6 +173,7 @@ impl From<ExecutorView<'_>> for ExecutorRow {
     fn from(view: ExecutorView<'_>) -> Self {
         Self {
             info: view.info.clone(),
+            is_custom: view.is_custom,
             container: view.container.clone(),
             sandbox: view.sandbox.to_owned(),
             pid: view.pid,

@@ -5,6 +5,8 @@
 //! keeper.sock keeper.lock keeper.id   agent.json   lock
 //! tasks/<task>.json                   checkpoints     tasks.corrupt/   those that cannot be read
 //! executors/<container>.json          those of executors with their tasks
+//! customs/<container>.json            those of frameworks' own executors with their tasks
+//! executor.key executor.port   doors/<container>/executor.sock     how those reach the agent
 //! images/   fetch/                    what registries and other servers sent
 //! containers/<container>/             private directories, gone when the container is
 //! slaves/<agent>/frameworks/<fw>/executors/<executor>/runs/<container>/    sandboxes
@@ -40,6 +42,8 @@ impl Layout {
         let dirs = [
             layout.tasks(),
             layout.executors(),
+            layout.customs(),
+            layout.doors(),
             layout.corrupt(),
             layout.images(),
             layout.fetch(),
@@ -75,6 +79,18 @@ impl Layout {
     }
     pub(crate) fn executors(&self) -> PathBuf {
         self.root.join("executors")
+    }
+    pub(crate) fn customs(&self) -> PathBuf {
+        self.root.join("customs")
+    }
+    pub(crate) fn doors(&self) -> PathBuf {
+        self.root.join("doors")
+    }
+    pub(crate) fn executor_key(&self) -> PathBuf {
+        self.root.join("executor.key")
+    }
+    pub(crate) fn executor_port(&self) -> PathBuf {
+        self.root.join("executor.port")
     }
     pub(crate) fn corrupt(&self) -> PathBuf {
         self.root.join("tasks.corrupt")

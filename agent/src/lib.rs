@@ -23,6 +23,7 @@ mod durable;
 mod ends;
 mod environment;
 mod execs;
+mod executors;
 mod facts;
 mod fetches;
 mod gauge;
@@ -50,6 +51,8 @@ mod volumes;
 
 pub use config::{Config, HTTP_PORT, Secured};
 pub use coordinators::{Connect, Coordinators, Stream, Target, TargetError};
+/// How long executors of frameworks' own may take.
+pub use gantry_agent_core::ExecutorTimes;
 /// Images, for the flags and commands that are about them.
 pub use gantry_fetch as fetch;
 pub use gantry_image as images;

@@ -32,6 +32,8 @@ const MODE_ROOT: u32 = 0o755;
 const MODE_OTHER: u32 = 0o1777;
 /// In `runs/`, says that its sandboxes hold those of tasks.
 const SHARED: &str = ".shared";
+/// In `runs/`, says that they are those of an executor that is a program, not a task.
+const CUSTOM: &str = ".custom";
 
 #[derive(Debug)]
 pub(crate) struct Sandboxes {
@@ -118,6 +120,11 @@ pub(crate) fn create_shared(backend: Backend, sandbox: &Path) -> io::Result<()> 
     private_dir(&sandbox.join(NESTED_BY_TASK))?;
     let mark = above(sandbox)?.join(SHARED);
     fs::File::create(mark).map(drop)
+}
+
+/// Says that sandboxes beside this one are of an executor of a framework's own, which is no task.
+pub(crate) fn mark_custom(sandbox: &Path) -> io::Result<()> {
+    fs::File::create(above(sandbox)?.join(CUSTOM)).map(drop)
 }
 
 /// Makes the sandbox of a task in that of its executor.
@@ -232,6 +239,7 @@ impl Sandboxes {
         for task_dir in below(slaves, 5)? {
             let runs = task_dir.join("runs");
             let shared = runs.join(SHARED).symlink_metadata().is_ok();
+            let custom = runs.join(CUSTOM).symlink_metadata().is_ok();
             for run in below(&runs, 1)? {
                 if shared {
                     // Of those that live it is known that they do.
@@ -241,7 +249,7 @@ impl Sandboxes {
                     continue;
                 }
                 finished.push((ended(&run)?, run));
-                if !shared {
+                if !shared && !custom {
                     let name = task_dir.file_name().unwrap_or_default().to_string_lossy();
                     over.extend(TaskId::parse(name).ok());
                 }
@@ -326,6 +334,10 @@ pub(crate) fn remove(backend: Backend, sandbox: &Path) -> io::Result<()> {
     if others == 0 {
         if shared {
             fs::remove_file(mark)?;
+        }
+        match fs::remove_file(runs.join(CUSTOM)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
         }
         fs::remove_file(runs.join("latest"))?;
         fs::remove_dir(runs)?;

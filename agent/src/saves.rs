@@ -97,9 +97,12 @@ impl Saves {
             Unit::Task(task) => tasks
                 .checkpoint(task)
                 .map(|saved| ToSave::Task(Box::new(saved))),
-            Unit::Executor(key) => tasks
-                .executor_checkpoint(key)
-                .map(|saved| ToSave::Executor(Box::new(saved))),
+            Unit::Executor(key) => {
+                let custom = tasks.custom_checkpoint(key);
+                let custom = custom.map(|saved| ToSave::Custom(Box::new(saved)));
+                let shared = || tasks.executor_checkpoint(key);
+                custom.or_else(|| shared().map(|saved| ToSave::Executor(Box::new(saved))))
+            }
         };
         let checkpoint = |(unit, sync): (&Unit, &bool)| Some((to_save(unit)?, *sync));
         let writes: Vec<_> = wanted.iter().filter_map(checkpoint).collect();
@@ -182,7 +185,12 @@ fn unit_of(action: &Action, tasks: &Tasks) -> Option<Unit> {
         Action::AttachExecutor { executor }
         | Action::StartExecutor { executor }
         | Action::ReleaseExecutor { executor, .. }
-        | Action::DiscardExecutor { executor, .. } => Some(Unit::Executor(executor.clone())),
+        | Action::DiscardExecutor { executor, .. }
+        | Action::Welcome { executor }
+        | Action::Deliver { executor, .. }
+        | Action::Resize { executor }
+        | Action::TellMessage { executor, .. }
+        | Action::TellEnded { executor, .. } => Some(Unit::Executor(executor.clone())),
         Action::Send(update) => Some(of(&TaskId::parse(update.task_id.clone()).ok()?)),
         Action::Probe { .. }
         | Action::Signal { .. }
@@ -220,7 +228,8 @@ mod tests {
         let executors = root.path().join("executors");
         std::fs::create_dir(&dir).unwrap();
         std::fs::create_dir(&executors).unwrap();
-        let (checkpoints, _) = Checkpoints::open(dir.clone(), executors, root.path()).unwrap();
+        let (checkpoints, _) =
+            Checkpoints::open(dir.clone(), (executors.clone(), executors), root.path()).unwrap();
         let mut saves = Saves::new(checkpoints);
         let mut tasks = Tasks::default();
         let now = Now {

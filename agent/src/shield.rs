@@ -12,6 +12,7 @@ use gantry_isolation::cgroup;
 use rustix::fs::FlockOperation;
 
 use crate::config::Config;
+use crate::executors::endpoint;
 use crate::layout::Layout;
 
 /// The rule of one node.
@@ -20,6 +21,8 @@ pub(crate) struct Shield {
     tag: String,
     cgroup_parent: String,
     ports: Vec<u16>,
+    /// At which executors reach the agent: tasks may connect to it, and not take it.
+    executor_port: u16,
     tasks_may_use_api: bool,
 }
 
@@ -36,6 +39,7 @@ impl Shield {
             tag: layout.tag(),
             cgroup_parent: layout.cgroup_parent(),
             ports,
+            executor_port: endpoint::kept_port(layout),
             tasks_may_use_api: config.tasks_may_use_api,
         }
     }
@@ -54,7 +58,9 @@ impl Shield {
             .ok_or_else(|| exposed("no cgroup v2 tree tells them from other processes"))?;
         let raised = gantry_net::protect(&self.tag, &self.ports, group);
         raised.map_err(|error| exposed(&crate::chain(&error)))?;
-        let bound = cgroup::refuse_binds(&self.cgroup_parent, &self.ports);
+        let mut taken = self.ports.clone();
+        taken.extend((self.executor_port != 0).then_some(self.executor_port));
+        let bound = cgroup::refuse_binds(&self.cgroup_parent, &taken);
         bound.map_err(|error| {
             format!(
                 "tasks on the host network can take the ports of this node's API while it is \

@@ -36,8 +36,10 @@ use crate::config::Config;
 use crate::container::NodeFacts;
 use crate::coordinators::Connect;
 use crate::daemon::{Daemon, Parts};
+use crate::executors::endpoint;
 use crate::facts::Facts;
 use crate::fetches::Fetches;
+use crate::http::executor::{Beside, serve_tcp};
 use crate::http::images::Images;
 use crate::identity::{Identity, IdentityError};
 use crate::ids::PrivateIds;
@@ -102,6 +104,9 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// Executors of frameworks' own cannot reach the agent.
+    #[error("making what executors reach the agent by")]
+    Executors(#[source] io::Error),
     /// No thread for the loop.
     #[error("starting the agent's thread")]
     Thread(#[source] io::Error),
@@ -167,6 +172,10 @@ pub async fn start<C: Connect>(config: Config, coordinators: C) -> Result<Runnin
     };
     let listeners = http::Listeners { plain, secured };
 
+    let (layout, at) = (&disk.layout, config.executor_port);
+    let calls = endpoint::listen(layout, network.as_ref().ok(), at).await;
+    let calls = calls.map_err(StartError::Executors)?;
+
     let gateway = network.as_ref().ok().map(Network::gateway);
     let hostname = config.hostname.clone();
     let outside = config.secured.as_ref().map(|s| s.address.ip().to_string());
@@ -185,7 +194,7 @@ pub async fn start<C: Connect>(config: Config, coordinators: C) -> Result<Runnin
         held,
         (network, ids),
         Arc::new(facts),
-        (node, listeners),
+        (node, listeners, calls),
         coordinators,
     )
 }
@@ -222,13 +231,16 @@ fn run<C: Connect>(
     held: Held,
     (network, ids): (Result<Network, String>, PrivateIds),
     facts: Arc<Facts>,
-    (node, listeners): (NodeFacts, http::Listeners),
+    (node, listeners, calls): (NodeFacts, http::Listeners, (TcpListener, Beside)),
     coordinators: C,
 ) -> Result<Running, StartError> {
     let unread = disk.found.set_aside.len() as u64;
     facts.metrics.add(Counter::RecoveryErrors, unread);
     let (runtime, cancel) = (Handle::current(), CancellationToken::new());
     let (events, inbox) = (held.events, held.inbox);
+    let at = calls.0.local_addr().map_err(StartError::Executors)?;
+    let executors = endpoint::open(&config, (&disk.layout, &disk.found.saved), &events, at);
+    let executors = executors.map_err(StartError::Executors)?;
     let images = Images::new(disk.store.clone());
     let provision = Provision::new(
         disk.store.clone(),
@@ -237,7 +249,9 @@ fn run<C: Connect>(
         runtime.clone(),
         events.clone(),
     );
+    let api = executors.api();
     let server = http::Server {
+        executors: api.clone(),
         events: events.clone(),
         facts: facts.clone(),
         slaves: disk.layout.slaves(),
@@ -252,7 +266,8 @@ fn run<C: Connect>(
     let prober = Prober::new(runtime.clone(), &server).map_err(StartError::Thread)?;
     let gauged = (disk.sandboxes.backend(), disk.layout.clone());
     let daemon = Daemon::new(Parts {
-        tasks: Tasks::restore(disk.found.saved, disk.over).with_gpus(gpus::names(&node.gpus)),
+        tasks: Tasks::restore_with(disk.found.saved, disk.over, config.executor_times)
+            .with_gpus(gpus::names(&node.gpus)),
         saves: Saves::new(disk.checkpoints),
         keeper: held.keeper,
         found: held.found,
@@ -263,6 +278,7 @@ fn run<C: Connect>(
         layout: disk.layout,
         facts: facts.clone(),
         node,
+        executors,
     });
     let (failed, failure) = oneshot::channel();
     let looping = {
@@ -282,6 +298,7 @@ fn run<C: Connect>(
     let parts = vec![
         runtime.spawn(session::run(coordinators, events.clone(), cancel.clone())),
         runtime.spawn(http::serve(listeners, server, cancel.clone())),
+        runtime.spawn(serve_tcp(calls.0, calls.1, api, cancel.clone())),
         runtime.spawn(gauge::run(gauged, events.clone(), cancel.clone())),
     ];
     let (looping, network) = (Some(looping), network.ok());
@@ -320,14 +337,20 @@ fn open(
         }
     })?;
     let identity = Identity::open(layout.identity())?;
-    let opened = Checkpoints::open(layout.tasks(), layout.executors(), &layout.corrupt());
+    let executors = (layout.executors(), layout.customs());
+    let opened = Checkpoints::open(layout.tasks(), executors, &layout.corrupt());
     let (checkpoints, found) = opened.map_err(at)?;
     for file in &found.set_aside {
         tracing::error!("a checkpoint cannot be read, its task is not known any more: {file}");
     }
     let tasks = found.saved.tasks.iter().map(|saved| &saved.sandbox);
     let executors = found.saved.executors.iter().map(|saved| &saved.sandbox);
-    let live = tasks.chain(executors).map(PathBuf::from);
+    let customs = found
+        .saved
+        .customs
+        .iter()
+        .map(|saved| &saved.process.sandbox);
+    let live = tasks.chain(executors).chain(customs).map(PathBuf::from);
     let live: BTreeSet<PathBuf> = live.collect();
     let scanned = Sandboxes::scan(&layout.slaves(), &layout.containers(), &live);
     let (sandboxes, over) = scanned.map_err(at)?;
@@ -366,7 +389,11 @@ async fn open_network(
         let network = Network::open(NetworkConfig::for_tag(&layout.tag())).await?;
         let tasks = saved.tasks.iter().filter_map(known);
         let executors = saved.executors.iter().filter_map(known_executor);
-        let known: Vec<Known> = tasks.chain(executors).collect();
+        let customs = saved
+            .customs
+            .iter()
+            .filter_map(|saved| known(&saved.process));
+        let known: Vec<Known> = tasks.chain(executors).chain(customs).collect();
         let adoption = network.adopt(&known).await?;
         for warning in adoption.warnings {
             tracing::warn!("taking up the network again: {warning}");

@@ -8,8 +8,10 @@
 //!
 //! Field numbers are never reused: an old agent speaks to a new coordinator.
 
+mod custom;
 mod group;
 
+pub use custom::{ExecutorEnded, ExecutorMessage, LaunchCustom};
 pub use group::{ExecutorInfo, LaunchGroup, LimitsMessage, SharedVolume, ShutdownExecutor};
 
 use std::collections::BTreeMap;
@@ -293,7 +295,7 @@ pub struct Tty {
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ToAgent {
     /// What is asked; none is a heartbeat.
-    #[prost(oneof = "to_agent::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 40")]
+    #[prost(oneof = "to_agent::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 20, 21, 40")]
     pub kind: Option<to_agent::Kind>,
 }
 
@@ -327,6 +329,12 @@ pub mod to_agent {
         /// End an executor with its tasks.
         #[prost(message, tag = "7")]
         ShutdownExecutor(super::ShutdownExecutor),
+        /// Launch tasks below an executor of the framework's own.
+        #[prost(message, tag = "20")]
+        LaunchCustom(super::LaunchCustom),
+        /// From a framework to its executor.
+        #[prost(message, tag = "21")]
+        ExecutorMessage(super::ExecutorMessage),
         /// This coordinator does not lead: `host:port` where agents reach the one that does. The
         /// connection ends after it.
         #[prost(string, tag = "40")]
@@ -360,7 +368,7 @@ pub struct Acknowledge {
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct FromAgent {
     /// What is said; none is a heartbeat.
-    #[prost(oneof = "from_agent::Kind", tags = "1, 2")]
+    #[prost(oneof = "from_agent::Kind", tags = "1, 2, 20, 21")]
     pub kind: Option<from_agent::Kind>,
 }
 
@@ -375,6 +383,12 @@ pub mod from_agent {
         /// A task changed.
         #[prost(message, tag = "2")]
         Status(super::StatusUpdate),
+        /// From an executor to its framework.
+        #[prost(message, tag = "20")]
+        ExecutorMessage(super::ExecutorMessage),
+        /// An executor of a framework's own has ended.
+        #[prost(message, tag = "21")]
+        ExecutorEnded(super::ExecutorEnded),
     }
 }
 
@@ -423,4 +437,8 @@ pub struct StatusUpdate {
     /// What was found, when that is why this update is sent.
     #[prost(message, optional, boxed, tag = "31")]
     pub check: Option<Box<CheckResult>>,
+    /// What the executor said, where that is one of the framework's own: with the uuid above, and
+    /// with what the agent knows of the container.
+    #[prost(message, optional, boxed, tag = "40")]
+    pub status: Option<Box<crate::mesos::v1::TaskStatus>>,
 }

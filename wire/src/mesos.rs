@@ -10,6 +10,7 @@ pub mod amounts;
 pub mod attributes;
 mod base64;
 mod codec;
+pub mod commands;
 pub mod descriptor;
 pub mod entries;
 mod fields;

@@ -130,6 +130,12 @@ pub enum Reason {
     ReasonTaskGroupInvalid = 25,
     /// It took longer than it may.
     ReasonMaxCompletionTimeReached = 33,
+    /// The container could not be given what the task needs besides.
+    ReasonContainerUpdateFailed = 22,
+    /// Its executor was started and never said so.
+    ReasonExecutorRegistrationTimeout = 23,
+    /// Its executor did not come back to an agent that was restarted.
+    ReasonExecutorReregistrationTimeout = 24,
 }
 
 impl Reason {
@@ -151,6 +157,9 @@ impl Reason {
             Self::ReasonExecutorTerminated => "REASON_EXECUTOR_TERMINATED",
             Self::ReasonTaskGroupInvalid => "REASON_TASK_GROUP_INVALID",
             Self::ReasonMaxCompletionTimeReached => "REASON_MAX_COMPLETION_TIME_REACHED",
+            Self::ReasonContainerUpdateFailed => "REASON_CONTAINER_UPDATE_FAILED",
+            Self::ReasonExecutorRegistrationTimeout => "REASON_EXECUTOR_REGISTRATION_TIMEOUT",
+            Self::ReasonExecutorReregistrationTimeout => "REASON_EXECUTOR_REREGISTRATION_TIMEOUT",
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use gantry_wire::agent::StatusUpdate;
 use gantry_wire::ids::{ContainerId, TaskId};
+use gantry_wire::mesos::v1;
 
 use crate::unit::{ExecutorKey, Unit};
 
@@ -116,4 +117,35 @@ pub enum Action {
     },
     /// Send to the coordinator.
     Send(StatusUpdate),
+    /// Tell an executor of a framework's own that it has subscribed, first of all.
+    Welcome {
+        /// Which.
+        executor: ExecutorKey,
+    },
+    /// Tell it something else.
+    Deliver {
+        /// Which.
+        executor: ExecutorKey,
+        /// What.
+        event: Box<v1::executor::Event>,
+    },
+    /// Let its container use what its process now says. Answer: `Resized`.
+    Resize {
+        /// Which.
+        executor: ExecutorKey,
+    },
+    /// Pass on to its framework what it said; may be lost.
+    TellMessage {
+        /// Which.
+        executor: ExecutorKey,
+        /// What.
+        data: Vec<u8>,
+    },
+    /// Tell its framework that it ended; may be lost.
+    TellEnded {
+        /// Which.
+        executor: ExecutorKey,
+        /// As wait(2) gives it; -1 when that is not known.
+        status: i32,
+    },
 }

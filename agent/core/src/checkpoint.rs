@@ -6,6 +6,7 @@ use gantry_wire::ids::{ContainerId, TaskId};
 use gantry_wire::task::TaskState;
 use gantry_wire::time::Millis;
 
+use crate::custom::saved::CustomCheckpoint;
 use crate::ending::Verdict;
 use crate::event::KeeperId;
 use crate::gpus::GpuName;
@@ -94,4 +95,6 @@ pub struct Saved {
     pub tasks: Vec<Checkpoint>,
     /// Executors.
     pub executors: Vec<ExecutorCheckpoint>,
+    /// Executors of frameworks' own.
+    pub customs: Vec<CustomCheckpoint>,
 }

@@ -16,6 +16,12 @@ pub struct Exit {
 }
 
 impl Exit {
+    /// Status as wait(2) gives it.
+    #[must_use]
+    pub fn raw(self) -> i32 {
+        self.status.map_or_else(|signal| signal, |code| code << 8)
+    }
+
     /// Status as a shell counts it: the code, or 128 + the signal.
     #[must_use]
     pub fn shell_code(self) -> i32 {

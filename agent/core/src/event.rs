@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use gantry_wire::agent::{ExecutorInfo, Launch};
 use gantry_wire::ids::{ContainerId, TaskId};
+use gantry_wire::mesos::v1;
 
 use crate::checks::Found;
 use crate::ending::{DiskExcess, Exit};
@@ -56,6 +57,47 @@ pub struct GroupLaunch {
     pub members: Vec<Member>,
 }
 
+/// Tasks below an executor of their framework's own that are wanted.
+#[derive(Debug, Clone)]
+pub struct CustomLaunch {
+    /// The checked name in `info`.
+    pub executor: ExecutorKey,
+    /// Its framework.
+    pub framework: v1::FrameworkInfo,
+    /// What the executor is to be.
+    pub info: v1::ExecutorInfo,
+    /// What runs it, with what it and these tasks need.
+    pub process: Launch,
+    /// Minted by the shell, used only if the executor is new.
+    pub container: ContainerId,
+    /// Directory of its sandbox on the node, if it is new.
+    pub sandbox: String,
+    /// The tasks with their checked ids.
+    pub tasks: Vec<(TaskId, v1::TaskInfo)>,
+    /// Whether they are a group.
+    pub group: bool,
+}
+
+/// What an executor of a framework's own says, or is told.
+#[derive(Debug, Clone)]
+pub enum ExecutorCall {
+    /// It listens from now on; the stream is there.
+    Subscribe {
+        /// The tasks that it knows and has not heard an acknowledgement about.
+        tasks: Vec<TaskId>,
+        /// What it said of tasks and has not heard an acknowledgement for.
+        updates: Vec<v1::TaskStatus>,
+    },
+    /// Its stream is gone.
+    Unsubscribe,
+    /// A task changed; checked by [`crate::Tasks::check_update`].
+    Update(Box<v1::TaskStatus>),
+    /// To its framework.
+    Message(Vec<u8>),
+    /// From its framework.
+    Told(Vec<u8>),
+}
+
 /// One thing that happened.
 #[derive(Debug, Clone)]
 pub enum Event {
@@ -73,6 +115,23 @@ pub enum Event {
     /// The coordinator wants tasks below one executor, all or none. Those that were ever seen are
     /// left alone.
     LaunchGroup(Box<GroupLaunch>),
+    /// The coordinator wants tasks below an executor of their framework's own. Those that were ever
+    /// seen are left alone.
+    LaunchCustom(Box<CustomLaunch>),
+    /// Something between such an executor and its framework.
+    ExecutorCall {
+        /// Which.
+        executor: ExecutorKey,
+        /// What.
+        call: ExecutorCall,
+    },
+    /// The container of such an executor may use what was asked for, or why not.
+    Resized {
+        /// Which.
+        executor: ExecutorKey,
+        /// For people.
+        result: Result<(), String>,
+    },
     /// The coordinator wants an executor to end, with all its tasks.
     ShutdownExecutor {
         /// Which.

@@ -55,6 +55,8 @@ pub struct ExecutorView<'a> {
     pub ip: &'a str,
     /// Its first process, or 0.
     pub pid: u32,
+    /// Whether it is a program of its framework.
+    pub is_custom: bool,
 }
 
 #[derive(Debug)]
@@ -162,6 +164,7 @@ impl Executor {
             sandbox: &self.sandbox,
             ip: &self.ip,
             pid: self.pid,
+            is_custom: false,
         }
     }
 

@@ -31,7 +31,7 @@ type Refusal = (TaskState, Reason, String);
 
 impl Tasks {
     pub(crate) fn launch_group(&mut self, group: GroupLaunch, turn: &mut Turn<'_>) {
-        let lives = |member: &Member| self.tasks.contains_key(&member.task);
+        let lives = |member: &Member| self.is_live(&member.task);
         if group.members.iter().any(lives) {
             return;
         }
@@ -76,7 +76,10 @@ impl Tasks {
         if ids.len() < group.members.len() {
             return invalid("A task is twice in its group");
         }
-        if self.tasks.len() + ids.len() > TASKS_MAX {
+        if self.is_custom(&group.executor) {
+            return invalid("The executor runs already and is not what is asked for");
+        }
+        if self.tasks.len() + self.charges.len() + ids.len() > TASKS_MAX {
             return full(format!("The node already has {} tasks", self.tasks.len()));
         }
         let executor = self.executors.get(&group.executor);
@@ -136,6 +139,7 @@ impl Tasks {
                 executor: Some(key.clone()),
                 container: member.container,
                 sandbox: member.sandbox,
+                process: None,
             };
             self.insert(Task::accept(wanted, gpus, turn));
         }

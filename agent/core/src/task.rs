@@ -23,8 +23,9 @@ mod report;
 mod saved;
 
 pub use report::MESSAGE_MAX_BYTES;
+pub(crate) use report::cut;
 
-use gantry_wire::agent::{Launch, StatusUpdate};
+use gantry_wire::agent::{Launch, ResourcesMessage, StatusUpdate};
 use gantry_wire::ids::{ContainerId, TaskId};
 use gantry_wire::task::{Reason, TaskState};
 use gantry_wire::time::Millis;
@@ -94,6 +95,29 @@ pub(crate) struct Task {
     /// The member of its group that it is killed for.
     culprit: Option<Box<TaskId>>,
     updates: Updates,
+    /// What it is instead of a task.
+    pub(crate) process: Option<Box<Process>>,
+}
+
+/// The process of an executor of a framework's own: it is made, ended and found again as tasks are,
+/// but nobody is told its states.
+#[derive(Debug)]
+pub(crate) struct Process {
+    of: ExecutorKey,
+    /// How it ended, in the life of this agent.
+    pub(crate) ending: Option<Ending>,
+    /// As wait(2) gives it, when its end was seen.
+    pub(crate) status: Option<i32>,
+}
+
+impl Process {
+    pub(crate) fn new(of: ExecutorKey) -> Self {
+        Self {
+            of,
+            ending: None,
+            status: None,
+        }
+    }
 }
 
 /// A task that is wanted.
@@ -104,6 +128,8 @@ pub(crate) struct Wanted {
     pub(crate) executor: Option<ExecutorKey>,
     pub(crate) container: ContainerId,
     pub(crate) sandbox: String,
+    /// The executor that it is the process of.
+    pub(crate) process: Option<ExecutorKey>,
 }
 
 impl Task {
@@ -137,6 +163,7 @@ impl Task {
             unhealthy: None,
             culprit: None,
             updates: Updates::default(),
+            process: wanted.process.map(|of| Box::new(Process::new(of))),
         };
         task.report(TaskState::TaskStarting, None, "", None, turn);
         task.save(true, turn);
@@ -179,9 +206,10 @@ impl Task {
 
     /// What it is saved with.
     pub(crate) fn unit(&self) -> Unit {
-        match &self.executor {
+        let process = self.process.as_ref().map(|process| &process.of);
+        match process.or(self.executor()) {
             None => Unit::Task(self.id.clone()),
-            Some(executor) => Unit::Executor((**executor).clone()),
+            Some(executor) => Unit::Executor(executor.clone()),
         }
     }
 
@@ -310,10 +338,20 @@ impl Task {
 
     pub(crate) fn exited(&mut self, exit: Exit, turn: &mut Turn<'_>) {
         if matches!(self.phase, Phase::Starting | Phase::Running) {
+            if let Some(process) = &mut self.process {
+                process.status = Some(exit.raw());
+            }
             let limit = self.memory_limit_bytes();
             let ending = Ending::of(exit, self.killed(), self.killing.verdict(), limit);
             self.end(&ending, turn);
         }
+    }
+
+    /// What it may use is changed while it runs; whether that is news.
+    pub(crate) fn resize(&mut self, resources: ResourcesMessage) -> bool {
+        let news = self.launch.resources.as_ref() != Some(&resources);
+        self.launch.resources = Some(resources);
+        news
     }
 
     fn memory_limit_bytes(&self) -> u64 {
@@ -400,6 +438,9 @@ impl Task {
     pub(crate) fn end(&mut self, ending: &Ending, turn: &mut Turn<'_>) {
         assert!(self.phase != Phase::Ended, "a task ends once");
         self.phase = Phase::Ended;
+        if let Some(process) = &mut self.process {
+            process.ending = Some(ending.clone());
+        }
         let message = match (&self.unhealthy, &self.culprit) {
             (Some(words), _) => format!("{words}. {}", ending.message),
             (None, Some(culprit)) if ending.state == TaskState::TaskKilled => {

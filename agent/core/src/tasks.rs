@@ -10,6 +10,8 @@ use gantry_wire::task::{Reason, TaskState};
 
 use crate::action::Action;
 use crate::checkpoint::{Checkpoint, ExecutorCheckpoint, Saved};
+use crate::custom::saved::CustomCheckpoint;
+use crate::custom::{Custom, ExecutorTimes};
 use crate::ending::{Exit, Verdict};
 use crate::event::{Event, KeeperId, Seen};
 use crate::executor::{Executor, ExecutorView};
@@ -34,6 +36,12 @@ pub struct Tasks {
     pub(crate) containers: BTreeMap<ContainerId, TaskId>,
     pub(crate) executors: Timed<ExecutorKey, Executor>,
     pub(crate) roots: BTreeMap<ContainerId, ExecutorKey>,
+    /// Executors of frameworks' own, by their tasks, and by the id that their process has as a task:
+    /// that of its container.
+    pub(crate) customs: Timed<ExecutorKey, Custom>,
+    pub(crate) charges: BTreeMap<TaskId, ExecutorKey>,
+    pub(crate) processes: BTreeMap<String, ExecutorKey>,
+    pub(crate) times: ExecutorTimes,
     pub(crate) history: History,
     /// The node's, in the order in which they are given out.
     gpus: Vec<GpuName>,
@@ -47,7 +55,20 @@ impl Tasks {
     /// before the first [`Event::Listing`].
     #[must_use]
     pub fn restore(saved: Saved, over: impl IntoIterator<Item = TaskId>) -> Self {
-        let mut tasks = Self::default();
+        Self::restore_with(saved, over, ExecutorTimes::default())
+    }
+
+    /// As [`Self::restore`], where executors of frameworks' own have these times.
+    #[must_use]
+    pub fn restore_with(
+        saved: Saved,
+        over: impl IntoIterator<Item = TaskId>,
+        times: ExecutorTimes,
+    ) -> Self {
+        let mut tasks = Self {
+            times,
+            ..Self::default()
+        };
         for id in over {
             tasks.history.insert(id);
         }
@@ -61,6 +82,9 @@ impl Tasks {
                 tasks.insert(Task::restore(member, Some(key.clone())));
             }
             tasks.insert_executor(key, executor);
+        }
+        for checkpoint in saved.customs {
+            tasks.insert_custom(Custom::restore(checkpoint, times));
         }
         tasks.settle();
         tasks
@@ -88,7 +112,11 @@ impl Tasks {
             Event::LaunchGroup(group) => self.launch_group(*group, turn),
             Event::ShutdownExecutor { executor, grace_ms } => {
                 self.shutdown_executor(&executor, grace_ms, turn);
+                self.with_custom(&executor, turn, |it, turn| it.close(grace_ms, turn));
             }
+            Event::LaunchCustom(launch) => self.launch_custom(*launch, turn),
+            Event::ExecutorCall { executor, call } => self.called(&executor, call, turn),
+            Event::Resized { executor, result } => self.custom_resized(&executor, result, turn),
             Event::ExecutorAttached { executor, ip } => {
                 self.with_executor(&executor, turn, |it, turn| it.attached(ip, keeper, turn));
             }
@@ -98,11 +126,13 @@ impl Tasks {
             Event::Kill { task, grace_ms } => self.kill(&task, grace_ms, turn),
             Event::Acknowledge { task, uuid } => {
                 self.with(&task, turn, |task, turn| task.acknowledged(&uuid, turn));
+                self.acknowledge_charge(&task, &uuid, turn);
             }
             Event::Connected => self.connected(turn),
             Event::Disconnected => {
                 self.connected = false;
                 self.tasks.touch_all();
+                self.customs.touch_all();
             }
             Event::Pulling { task, message } => {
                 self.with(&task, turn, |task, turn| task.pulling(&message, turn));
@@ -145,13 +175,15 @@ impl Tasks {
         let connected = self.connected;
         self.tasks.settle(|task| task.deadline_ms(connected));
         self.executors.settle(Executor::deadline_ms);
+        self.customs.settle(|custom| custom.deadline_ms(connected));
     }
 
     /// When the next [`Event::Tick`] is wanted, on the clock of [`Now::uptime_ms`].
     #[must_use]
     pub fn deadline_ms(&self) -> Option<u64> {
         let (tasks, executors) = (self.tasks.deadline_ms(), self.executors.deadline_ms());
-        tasks.into_iter().chain(executors).min()
+        let all = tasks.into_iter().chain(executors);
+        all.chain(self.customs.deadline_ms()).min()
     }
 
     /// What to save of a task.
@@ -171,10 +203,19 @@ impl Tasks {
         })
     }
 
+    /// What to save of an executor of a framework's own, and its tasks.
+    #[must_use]
+    pub fn custom_checkpoint(&self, key: &ExecutorKey) -> Option<CustomCheckpoint> {
+        self.customs.get(key).map(Custom::checkpoint)
+    }
+
     /// What a task is saved with, if it is not over.
     #[must_use]
     pub fn unit(&self, task: &TaskId) -> Option<Unit> {
-        self.tasks.get(task).map(Task::unit)
+        let custom = self.charges.get(task);
+        let custom = custom.or_else(|| self.processes.get(task.as_str()));
+        let custom = custom.map(|key| Unit::Executor(key.clone()));
+        custom.or_else(|| self.tasks.get(task).map(Task::unit))
     }
 
     /// An executor that is shared.
@@ -195,20 +236,32 @@ impl Tasks {
         self.executor_of(self.containers.get(container)?)
     }
 
-    /// Every executor that is shared, by name.
+    /// Every executor that is shared, by name; first the built-in ones.
     pub fn executors(&self) -> impl Iterator<Item = ExecutorView<'_>> {
-        self.executors.values().map(Executor::view)
+        let customs = self.customs.values().map(Custom::shared_view);
+        self.executors.values().map(Executor::view).chain(customs)
     }
 
-    /// A task that is not over.
+    /// A task that is not over, or the process of an executor by its id.
     #[must_use]
     pub fn get(&self, task: &TaskId) -> Option<TaskView<'_>> {
-        self.tasks.get(task).map(Task::view)
+        if let Some(task) = self.tasks.get(task) {
+            return Some(task.view());
+        }
+        if let Some((custom, charge)) = self.charge(task) {
+            return Some(charge.view(custom.process.view()));
+        }
+        self.custom_of(task).map(|custom| custom.process)
     }
 
-    /// Every task that is not over, by id.
+    /// Every task that is not over; by id, those of frameworks' own executors last.
     pub fn iter(&self) -> impl Iterator<Item = (&TaskId, TaskView<'_>)> {
-        self.tasks.iter().map(|(id, task)| (id, task.view()))
+        let charges = self.charges.keys().filter_map(|id| {
+            let (custom, charge) = self.charge(id)?;
+            Some((id, charge.view(custom.process.view())))
+        });
+        let own = self.tasks.iter().map(|(id, task)| (id, task.view()));
+        own.chain(charges)
     }
 
     /// The tasks as a registration lists them.
@@ -229,10 +282,10 @@ impl Tasks {
         sandbox: String,
         turn: &mut Turn<'_>,
     ) {
-        if self.tasks.contains_key(&id) || self.history.contains(&id) {
+        if self.is_live(&id) || self.history.contains(&id) {
             return;
         }
-        if self.tasks.len() >= TASKS_MAX {
+        if self.tasks.len() + self.charges.len() >= TASKS_MAX {
             let message = format!("The node already has {TASKS_MAX} tasks");
             let reason = Reason::ReasonContainerLaunchFailed;
             self.answer(&id, TaskState::TaskDropped, reason, message, turn);
@@ -246,6 +299,7 @@ impl Tasks {
             executor: None,
             container,
             sandbox,
+            process: None,
         };
         let mut task = Task::accept(wanted, gpus, turn);
         if self.connected {
@@ -264,7 +318,9 @@ impl Tasks {
         if count == 0 {
             return Ok(Vec::new());
         }
-        let held = self.tasks.values().flat_map(Task::held_gpus).chain(taken);
+        let processes = self.customs.values().map(|custom| &custom.process);
+        let all = self.tasks.values().chain(processes);
+        let held = all.flat_map(Task::held_gpus).chain(taken);
         gpus::assign(&self.gpus, &held.collect(), count)
     }
 
@@ -277,6 +333,8 @@ impl Tasks {
     fn kill(&mut self, id: &TaskId, grace_ms: u64, turn: &mut Turn<'_>) {
         if self.tasks.contains_key(id) {
             self.with(id, turn, |task, turn| task.kill(grace_ms, turn));
+        } else if self.charges.contains_key(id) {
+            self.kill_charge(id, grace_ms, turn);
         } else if !self.history.contains(id) {
             // Its launch never arrived, and must not be carried out if it still does.
             self.history.insert(id.clone());
@@ -291,6 +349,12 @@ impl Tasks {
         for task in self.tasks.values_mut() {
             task.connection_lost();
             task.send_due(turn);
+        }
+        for custom in self.customs.values_mut() {
+            for charge in custom.charges.values_mut() {
+                charge.connection_lost();
+                charge.send_due(turn);
+            }
         }
     }
 
@@ -313,7 +377,9 @@ impl Tasks {
     fn exited(&mut self, container: &ContainerId, exit: Exit, turn: &mut Turn<'_>) {
         if let Some(key) = self.roots.get(container).cloned() {
             self.with_executor(&key, turn, Executor::end);
-        } else if self.containers.contains_key(container) {
+        } else if self.containers.contains_key(container)
+            || self.processes.contains_key(container.as_str())
+        {
             self.with_container(container, turn, |task, turn| task.exited(exit, turn));
         } else {
             turn.act(Action::Forget {
@@ -337,6 +403,7 @@ impl Tasks {
         }
         self.sweep(turn);
         self.reconcile_executors(&mut containers, turn);
+        self.reconcile_customs(keeper, &mut containers, turn);
         for (container, seen) in containers {
             turn.act(match seen {
                 Seen::Starting | Seen::Running { .. } => Action::Destroy { container },
@@ -355,6 +422,7 @@ impl Tasks {
             }
         }
         self.tick_executors(turn);
+        self.tick_customs(turn);
     }
 
     /// Removes what was over when it was restored: its checkpoint outlived its acknowledgement.
@@ -388,6 +456,8 @@ impl Tasks {
     ) {
         if let Some(id) = self.containers.get(container).cloned() {
             self.with(&id, turn, change);
+        } else {
+            self.with_process(container.as_str(), turn, change);
         }
     }
 
@@ -399,7 +469,7 @@ impl Tasks {
         change: impl FnOnce(&mut Task, &mut Turn<'_>),
     ) {
         let Some(task) = self.tasks.get_mut(id) else {
-            return;
+            return self.with_process(id.as_str(), turn, change);
         };
         change(task, turn);
         if self.connected {

@@ -138,7 +138,12 @@ impl World {
             Action::AttachExecutor { executor }
             | Action::StartExecutor { executor }
             | Action::ReleaseExecutor { executor, .. }
-            | Action::DiscardExecutor { executor, .. } => panic!("nobody asked for {executor}"),
+            | Action::DiscardExecutor { executor, .. }
+            | Action::Welcome { executor }
+            | Action::Deliver { executor, .. }
+            | Action::Resize { executor }
+            | Action::TellMessage { executor, .. }
+            | Action::TellEnded { executor, .. } => panic!("nobody asked for {executor}"),
             Action::Discard { task } => {
                 let saved = self
                     .disk

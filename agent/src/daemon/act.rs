@@ -60,7 +60,11 @@ impl Daemon {
                 self.forget(&container);
                 self.provision.release_executor(&executor, &container);
             }
-            Action::DiscardExecutor { container, .. } => {
+            Action::DiscardExecutor {
+                executor,
+                container,
+            } => {
+                self.executors.forget(&executor);
                 removed(self.saves.remove_executor(&container), "an executor");
             }
             Action::Signal { container, signal } => self.signal(&container, signal),
@@ -70,7 +74,9 @@ impl Daemon {
                 let over = u64::from(own);
                 self.facts.metrics.add(Counter::ExecutorsTerminated, over);
                 let view = self.tasks.get(&task).filter(|_| own);
-                self.finish_sandbox(view.map(|view| PathBuf::from(view.sandbox)));
+                let sandbox = view.map(|view| PathBuf::from(view.sandbox));
+                let door = self.executors.close(&container);
+                self.finish_sandbox(door.or(sandbox));
                 self.forget(&container);
                 self.provision.release(&task, &container);
             }
@@ -83,6 +89,11 @@ impl Daemon {
                 self.provision.give_back(&container);
             }
             Action::Send(update) => self.send(update),
+            Action::Welcome { executor } => self.welcome(&executor),
+            Action::Deliver { executor, event } => self.deliver(&executor, &event),
+            Action::Resize { executor } => self.resize(&executor),
+            Action::TellMessage { executor, data } => self.tell_message(&executor, data),
+            Action::TellEnded { executor, status } => self.tell_ended(&executor, status),
         }
     }
 
@@ -118,6 +129,9 @@ impl Daemon {
         let around = executor.map(|executor| Path::new(executor.sandbox));
         let task_of = (task, &container, view.launch);
         self.sandboxes.make(&mut spec, task_of, around)?;
+        if let Some(custom) = self.tasks.custom_of(task) {
+            super::custom::furnish(&mut spec, &custom, &mut self.executors)?;
+        }
         self.provision.hold(task, &container)?;
         let made = self.provision.made(task);
         let fds: Vec<_> = made.attachment.iter().map(|a| a.netns.as_fd()).collect();

@@ -25,7 +25,7 @@ impl Daemon {
             Ask::Task { container, reply } => {
                 let found = self
                     .tasks
-                    .iter()
+                    .containers()
                     .find(|(_, view)| view.container.as_str() == container);
                 let found = found.map(|(id, view)| Located {
                     task: TaskRow::from(view),
@@ -41,6 +41,7 @@ impl Daemon {
                 self.ends.wait(container, reply);
                 self.answer_ends();
             }
+            Ask::Executor(ask) => self.executor_called(*ask),
             Ask::Exec(order) => self.exec(*order),
             Ask::KillExec { session, signo } => {
                 if self.execs.is_running(&session) {
@@ -87,7 +88,7 @@ impl Daemon {
     fn limited_sandboxes(&self) -> Vec<Watched> {
         let running = self
             .tasks
-            .iter()
+            .containers()
             .filter(|(_, view)| view.state == TaskState::TaskRunning);
         let limited = running.filter_map(|(id, view)| {
             Some(Watched {

@@ -57,6 +57,7 @@ impl Daemon {
             Event::ExecutorAttached { executor, result } => {
                 self.executor_attached(executor, result);
             }
+            Event::ExecutorLost { executor, number } => self.executor_lost(&executor, number),
             Event::Measured(measured) => self.measured(measured),
             Event::Ask(ask) => self.answer(ask),
             Event::StopTasks => self.stop_tasks(),
@@ -91,6 +92,8 @@ impl Daemon {
             to_agent::Kind::Registered(registered) => self.registered(&registered),
             to_agent::Kind::Launch(launch) => self.launch(launch),
             to_agent::Kind::LaunchGroup(group) => self.launch_group(group),
+            to_agent::Kind::LaunchCustom(launch) => self.launch_custom(launch),
+            to_agent::Kind::ExecutorMessage(message) => self.tell_executor(message),
             to_agent::Kind::ShutdownExecutor(asked) => self.shutdown_executor(&asked),
             to_agent::Kind::Kill(kill) => match TaskId::parse(kill.task_id) {
                 Ok(task) => self.step(Change::Kill {
@@ -240,6 +243,12 @@ impl Daemon {
             } if request == "exec" => {
                 self.execs.started(&id, Err(error));
             }
+            keeper::Event::Refused {
+                request,
+                id: Some(id),
+                error,
+            } if request == "update" => self.resized(id.as_str(), Err(error)),
+            keeper::Event::Updated { id } => self.resized(id.as_str(), Ok(())),
             keeper::Event::Refused { request, id, error } => {
                 // A signal to what just ended, for instance.
                 tracing::debug!(?id, "the keeper refused '{request}': {error}");
@@ -249,8 +258,7 @@ impl Daemon {
                 rotations,
                 held_up,
             } => self.output = [moved_bytes, rotations, held_up],
-            keeper::Event::Updated { .. }
-            | keeper::Event::Frozen { .. }
+            keeper::Event::Frozen { .. }
             | keeper::Event::Thawed { .. }
             | keeper::Event::Stopping => {}
             keeper::Event::Forgotten { .. } => self.keeper_goes_on(),
@@ -292,7 +300,7 @@ impl Daemon {
             let listed = known.iter().map(|id| id.as_str().to_owned());
             let own = self
                 .tasks
-                .iter()
+                .containers()
                 .map(|(_, task)| task.container.to_string());
             self.provision.release_others(&listed.chain(own).collect());
         }
@@ -386,7 +394,7 @@ impl Daemon {
     }
 
     /// A coordinator that does not keep up loses the connection; updates are sent anew later.
-    fn say(&mut self, kind: from_agent::Kind) {
+    pub(super) fn say(&mut self, kind: from_agent::Kind) {
         if let Some(outbound) = &self.session.outbound
             && outbound.try_send(FromAgent { kind: Some(kind) }).is_err()
         {

@@ -20,7 +20,7 @@ use crate::sandboxes;
 
 impl Daemon {
     /// This agent, as long as it takes tasks.
-    fn taking(&self) -> Option<&AgentId> {
+    pub(super) fn taking(&self) -> Option<&AgentId> {
         self.identity.get().filter(|_| !self.stopping.is_asked())
     }
 
@@ -106,7 +106,7 @@ impl Daemon {
     }
 
     /// A launch that cannot even become a task: said once, kept nowhere.
-    fn refuse(&mut self, launch: &Launch, reason: Reason, message: String) {
+    pub(super) fn refuse(&mut self, launch: &Launch, reason: Reason, message: String) {
         self.send(StatusUpdate {
             task_id: launch.task_id.clone(),
             uuid: uuid::Uuid::new_v4().as_bytes().to_vec(),
@@ -140,11 +140,11 @@ impl Daemon {
     }
 }
 
-fn mint_container() -> Result<ContainerId, IdError> {
+pub(super) fn mint_container() -> Result<ContainerId, IdError> {
     ContainerId::parse(uuid::Uuid::new_v4().to_string())
 }
 
-fn key(framework: &str, executor: &str) -> Result<ExecutorKey, String> {
+pub(super) fn key(framework: &str, executor: &str) -> Result<ExecutorKey, String> {
     let of_executor = |error: IdError| format!("the executor: {error}");
     Ok(ExecutorKey {
         framework: FrameworkId::parse(framework).map_err(|error| error.to_string())?,
@@ -153,7 +153,11 @@ fn key(framework: &str, executor: &str) -> Result<ExecutorKey, String> {
 }
 
 fn task_id(launch: &Launch) -> Result<TaskId, String> {
-    let task = TaskId::parse(launch.task_id.clone()).map_err(|error| error.to_string())?;
+    checked_task_id(&launch.task_id)
+}
+
+pub(super) fn checked_task_id(text: &str) -> Result<TaskId, String> {
+    let task = TaskId::parse(text).map_err(|error| error.to_string())?;
     if task.as_str().len() > TASK_ID_MAX_BYTES {
         return Err(format!(
             "a task id is at most {TASK_ID_MAX_BYTES} bytes long"

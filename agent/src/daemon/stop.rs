@@ -76,6 +76,13 @@ impl Daemon {
         for (task, grace_ms) in live {
             self.step(Change::Kill { task, grace_ms });
         }
+        let customs = self.tasks.customs();
+        let customs = customs.map(|it| (it.key.clone(), it.grace_ms.min(STOP_GRACE_MAX_MS)));
+        let customs: Vec<_> = customs.collect();
+        for (executor, grace_ms) in customs {
+            let grace_ms = Some(grace_ms);
+            self.step(Change::ShutdownExecutor { executor, grace_ms });
+        }
     }
 
     pub(super) fn finish(&mut self, stop_keeper: bool, reply: oneshot::Sender<Vec<String>>) {

@@ -10,6 +10,7 @@ use gantry_wire::mesos::routes::{self, Daemon};
 /// Mesos's endpoints, as the router knows them. A longer path means the longest that fits.
 const ENDPOINTS: &[&str] = &[
     "/api/v1",
+    "/api/v1/executor",
     "/files/browse",
     "/files/download",
     "/files/read",

@@ -95,7 +95,7 @@ fn shared_executor(row: &ExecutorRow, tasks: &[&TaskRow], agent_id: &str) -> Val
         "id": row.info.executor_id,
         "name": row.info.name,
         "source": "",
-        "type": "DEFAULT",
+        "type": if row.is_custom { "CUSTOM" } else { "DEFAULT" },
         "container": row.container.as_str(),
         "directory": row.sandbox,
         "labels": labels(&row.info.labels),

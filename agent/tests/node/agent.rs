@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use gantry_agent::Config;
+use gantry_agent::{Config, ExecutorTimes};
 use gantry_wire::task::TaskState;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::UnixStream;
@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::coordinator::{Coordinator, PATIENCE, shell};
 
-/// `agent DATA_DIR SOCKET`: until SIGTERM (stop all tasks) or SIGINT (leave them).
+/// `agent DATA_DIR SOCKET TIMES…`: until SIGTERM (stop all tasks) or SIGINT (leave them).
 pub(crate) fn main(args: &[String]) -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
@@ -25,6 +25,7 @@ pub(crate) fn main(args: &[String]) -> ExitCode {
         let mut config = Config::new(dir, std::env::current_exe().unwrap());
         config.http.set_port(0);
         config.fetch.hosts = vec!["127.0.0.1".to_owned()];
+        config.executor_times = times(&args[2..]);
         let connect = move || UnixStream::connect(socket.clone());
         let running = match gantry_agent::start(config, connect).await {
             Ok(running) => running,
@@ -49,6 +50,16 @@ pub(crate) fn main(args: &[String]) -> ExitCode {
     })
 }
 
+/// Those of executors: `register_ms reregister_ms shutdown_ms`.
+fn times(args: &[String]) -> ExecutorTimes {
+    let times: Vec<u64> = args.iter().map(|arg| arg.parse().unwrap()).collect();
+    ExecutorTimes {
+        register_ms: times[0],
+        reregister_ms: times[1],
+        shutdown_ms: times[2],
+    }
+}
+
 /// A node: a data directory, a coordinator beside it, and perhaps a running agent.
 pub(crate) struct Node {
     dir: tempfile::TempDir,
@@ -58,6 +69,8 @@ pub(crate) struct Node {
     registers: usize,
     /// The program that is the agent from its next start on.
     pub(crate) exe: PathBuf,
+    /// Long ones, where nobody waits for them to pass.
+    pub(crate) executor_times: ExecutorTimes,
 }
 
 impl Node {
@@ -83,6 +96,11 @@ impl Node {
             agent: None,
             registers: 0,
             exe: std::env::current_exe().unwrap(),
+            executor_times: ExecutorTimes {
+                register_ms: 60_000,
+                reregister_ms: 15_000,
+                shutdown_ms: 5_000,
+            },
         };
         node.start_agent().await;
         node
@@ -106,6 +124,9 @@ impl Node {
             .arg("agent")
             .arg(self.data())
             .arg(&self.coordinator.socket)
+            .arg(self.executor_times.register_ms.to_string())
+            .arg(self.executor_times.reregister_ms.to_string())
+            .arg(self.executor_times.shutdown_ms.to_string())
             .env("RUST_LOG", "debug")
             .stdin(Stdio::null())
             .stderr(log)

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use gantry_wire::agent::{
-    Acknowledge, FromAgent, Kill, Launch, Register, Registered, ResourcesMessage, StatusUpdate,
-    ToAgent, from_agent, to_agent,
+    Acknowledge, ExecutorEnded, ExecutorMessage, FromAgent, Kill, Launch, Register, Registered,
+    ResourcesMessage, StatusUpdate, ToAgent, from_agent, to_agent,
 };
 use gantry_wire::task::TaskState;
 use prost::Message as _;
@@ -26,6 +26,9 @@ pub(crate) struct Heard {
     pub(crate) registers: Vec<Register>,
     /// By task, each uuid once, in order.
     pub(crate) updates: BTreeMap<String, Vec<StatusUpdate>>,
+    /// Between executors of frameworks' own and those.
+    pub(crate) messages: Vec<ExecutorMessage>,
+    pub(crate) ended: Vec<ExecutorEnded>,
     /// What it says that its cluster is.
     pub(crate) cluster: String,
     /// A task that it has killed as soon as an agent has registered.
@@ -34,6 +37,8 @@ pub(crate) struct Heard {
     pub(crate) silent: bool,
     /// Everything that came, repeats included: task and uuid.
     pub(crate) came: Vec<(String, Vec<u8>)>,
+    /// Whether it takes no status updates for now.
+    pub(crate) deaf: bool,
     outbound: Option<mpsc::UnboundedSender<to_agent::Kind>>,
     connections: CancellationToken,
 }
@@ -207,6 +212,9 @@ fn hear(
             heard.outbound = Some(outbound.clone());
             heard.registers.push(register);
         }
+        from_agent::Kind::ExecutorMessage(message) => heard.messages.push(message),
+        from_agent::Kind::ExecutorEnded(ended) => heard.ended.push(ended),
+        from_agent::Kind::Status(_) if heard.deaf => {}
         from_agent::Kind::Status(update) => {
             let ack = Acknowledge {
                 task_id: update.task_id.clone(),

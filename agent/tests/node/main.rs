@@ -9,8 +9,11 @@ mod agent;
 mod bridge;
 mod checks;
 mod coordinator;
+mod custom;
+mod custom_attacks;
 mod disk;
 mod exec;
+mod executor;
 mod faults;
 mod fetch;
 mod group;
@@ -165,6 +168,31 @@ const TESTS: &[Test] = &[
     ),
     ("group::members_from_images", group::members_from_images),
     (
+        "custom::tasks_below_an_executor_in_both_encodings",
+        custom::tasks_below_an_executor_in_both_encodings,
+    ),
+    ("custom::ends_of_an_executor", custom::ends_of_an_executor),
+    (
+        "custom::an_executor_outlives_the_agent",
+        custom::an_executor_outlives_the_agent,
+    ),
+    (
+        "custom::what_was_not_heard_is_dropped",
+        custom::what_was_not_heard_is_dropped,
+    ),
+    (
+        "custom_attacks::calls_that_are_refused",
+        custom_attacks::calls_that_are_refused,
+    ),
+    (
+        "custom_attacks::nobody_speaks_for_another",
+        custom_attacks::nobody_speaks_for_another,
+    ),
+    (
+        "custom_attacks::floods_are_bounded",
+        custom_attacks::floods_are_bounded,
+    ),
+    (
         "bridge::own_address_and_ports",
         bridge::own_address_and_ports,
     ),
@@ -178,6 +206,7 @@ fn main() -> ExitCode {
         }
         Some("agent") => return agent::main(&args[1..]),
         Some("trace") => return tracer::main(&args[1..]),
+        Some("executor") => return executor::main(&args[1..]),
         _ => {}
     }
     let flags = [

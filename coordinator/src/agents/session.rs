@@ -62,7 +62,7 @@ async fn next<S: AsyncRead>(reader: &mut Reader<S>) -> Result<FromAgent, Ended> 
 async fn first<S: AsyncRead>(reader: &mut Reader<S>) -> Result<Register, Ended> {
     match next(reader).await?.kind {
         Some(from_agent::Kind::Register(register)) => Ok(register),
-        Some(from_agent::Kind::Status(_)) | None => Err(Ended::NotRegistered),
+        _ => Err(Ended::NotRegistered),
     }
 }
 
@@ -73,7 +73,12 @@ async fn read<S: AsyncRead>(
 ) -> Ended {
     loop {
         let update = match next(&mut reader).await {
-            Ok(FromAgent { kind: None }) => continue,
+            // Of what executors of frameworks say nobody is told yet.
+            Ok(FromAgent {
+                kind:
+                    None
+                    | Some(from_agent::Kind::ExecutorMessage(_) | from_agent::Kind::ExecutorEnded(_)),
+            }) => continue,
             Ok(FromAgent {
                 kind: Some(from_agent::Kind::Status(update)),
             }) => Box::new(update),

@@ -51,8 +51,10 @@ impl Task {
             "nothing follows a terminal state"
         );
         self.state = state;
-        let update = self.update(reason, message, exit_code, turn);
-        self.updates.push(update);
+        if self.process.is_none() {
+            let update = self.update(reason, message, exit_code, turn);
+            self.updates.push(update);
+        }
     }
 
     /// An update that says how things are now.
@@ -78,12 +80,13 @@ impl Task {
             executor_id: self.launch.executor_id().to_owned(),
             healthy: self.checks.healthy(&self.launch.checks),
             check: None,
+            status: None,
         }
     }
 }
 
 /// At most [`MESSAGE_MAX_BYTES`], on a character boundary.
-fn cut(message: &str) -> String {
+pub(crate) fn cut(message: &str) -> String {
     let mut end = message.len().min(MESSAGE_MAX_BYTES);
     while !message.is_char_boundary(end) {
         end -= 1;

@@ -35,6 +35,7 @@ impl Task {
             unhealthy: None,
             culprit: saved.culprit.map(Box::new),
             updates: Updates::restore(saved.pending),
+            process: None,
         }
     }
 

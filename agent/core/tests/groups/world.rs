@@ -355,6 +355,11 @@ impl World {
                 self.disk.remove(&executor);
             }
             Action::CancelPull { .. } | Action::Probe { .. } => {}
+            Action::Welcome { executor }
+            | Action::Deliver { executor, .. }
+            | Action::Resize { executor }
+            | Action::TellMessage { executor, .. }
+            | Action::TellEnded { executor, .. } => panic!("nobody asked for {executor}"),
             Action::Pull { .. } | Action::Attach { .. } | Action::AttachExecutor { .. } => {
                 let event = self.provide(action);
                 self.events.push_back(event);
