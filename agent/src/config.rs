@@ -10,6 +10,7 @@ use gantry_image::RegistryConfig;
 use gantry_link::Accepting;
 
 use crate::offer::Overrides;
+use crate::verbosity::Verbosity;
 
 use crate::logger::OutputLimits;
 
@@ -60,6 +61,8 @@ pub struct Config {
     pub keeper_exe: PathBuf,
     /// Arguments that select that role.
     pub keeper_args: Vec<String>,
+    /// The level of this process's log; None: it cannot be changed.
+    pub verbosity: Option<Verbosity>,
 }
 
 /// The listener for the coordinator of another machine: what this node's own listener has, to
@@ -95,6 +98,7 @@ impl Config {
             executor_port: 0,
             keeper_exe: keeper_exe.into(),
             keeper_args: vec!["keeper".to_owned()],
+            verbosity: None,
         }
     }
 }

@@ -16,6 +16,8 @@ pub(crate) mod executor;
 mod files;
 mod guard;
 pub(crate) mod images;
+mod jsonp;
+mod legacy;
 mod metrics;
 mod output_files;
 mod problem;
@@ -57,6 +59,7 @@ use crate::container::NodeFacts;
 use crate::facts::Facts;
 use crate::inbox::Event;
 use crate::statistics::Statistics;
+use crate::verbosity::Verbosity;
 
 /// Connections at a time; more wait in the kernel's backlog.
 const CONNECTIONS_MAX: usize = 512;
@@ -84,6 +87,7 @@ pub(crate) struct Server {
     pub(crate) allowed_hosts: Vec<String>,
     pub(crate) streams: Streams,
     pub(crate) executors: Arc<executor::Api>,
+    pub(crate) verbosity: Option<Verbosity>,
 }
 
 /// How long a client may take for what.
@@ -112,6 +116,13 @@ fn router(server: Arc<Server>, body_max: Duration) -> Router {
         .route("/version", get(state::version))
         .route("/flags", get(state::flags))
         .route("/metrics/snapshot", get(metrics::snapshot))
+        .route("/containers", get(legacy::containers))
+        .route("/monitor/statistics", get(legacy::statistics))
+        .route("/containerizer/debug", get(legacy::containerizer))
+        .route("/files/debug", get(legacy::files))
+        .route("/system/stats", get(legacy::system))
+        .route("/logging/toggle", get(legacy::logging).post(legacy::toggle))
+        .layer(axum::middleware::from_fn(jsonp::wrap))
         .route("/metrics", get(metrics::prometheus))
         .merge(images::router(server.images.clone()))
         .layer(intake)

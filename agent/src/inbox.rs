@@ -166,6 +166,7 @@ pub(crate) struct ExecutorRow {
     pub(crate) is_custom: bool,
     pub(crate) container: WireContainer,
     pub(crate) sandbox: String,
+    pub(crate) ip: String,
     pub(crate) pid: u32,
 }
 
@@ -176,6 +177,7 @@ impl From<ExecutorView<'_>> for ExecutorRow {
             is_custom: view.is_custom,
             container: view.container.clone(),
             sandbox: view.sandbox.to_owned(),
+            ip: view.ip.to_owned(),
             pid: view.pid,
         }
     }

@@ -47,6 +47,7 @@ mod session;
 mod shield;
 mod start;
 mod statistics;
+mod verbosity;
 mod volumes;
 
 pub use config::{Config, HTTP_PORT, Secured};
@@ -66,6 +67,7 @@ pub use offer::{OfferError, Overrides};
 pub use running::Running;
 pub use shield::protect_ports;
 pub use start::{StartError, start};
+pub use verbosity::Verbosity;
 
 /// An error and its causes on one line.
 fn chain(error: &dyn std::error::Error) -> String {

@@ -262,6 +262,7 @@ fn run<C: Connect>(
         joined: Arc::default(),
         allowed_hosts: config.allowed_hosts,
         streams: http::Streams::default(),
+        verbosity: config.verbosity,
     };
     let prober = Prober::new(runtime.clone(), &server).map_err(StartError::Thread)?;
     let gauged = (disk.sandboxes.backend(), disk.layout.clone());

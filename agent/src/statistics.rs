@@ -201,7 +201,8 @@ pub(crate) async fn of_view(statistics: &Statistics, view: &View) -> Vec<Sample>
     samples
 }
 
-fn is_there(state: TaskState) -> bool {
+/// Whether a task in this state has, or may have, a container.
+pub(crate) fn is_there(state: TaskState) -> bool {
     !state.is_terminal() && state != TaskState::TaskStaging
 }
 

@@ -116,6 +116,7 @@ pub(crate) fn node_config(settings: &Settings, data_dir: &Path) -> Result<Config
     })?;
     let mut config = Config::new(data_dir, exe);
     config.hostname = settings.text("hostname");
+    config.verbosity = crate::logging::verbosity();
     config.tasks_may_use_api = settings.switch("tasks-may-use-api")?;
     config.registries = registries(settings)?;
     config.fetch.hosts = settings.many("fetch-from", text)?;

@@ -11,13 +11,19 @@ use gantry_wire::mesos::routes::{self, Daemon};
 const ENDPOINTS: &[&str] = &[
     "/api/v1",
     "/api/v1/executor",
+    "/containerizer/debug",
+    "/containers",
     "/files/browse",
+    "/files/debug",
     "/files/download",
     "/files/read",
     "/flags",
     "/health",
+    "/logging/toggle",
     "/metrics/snapshot",
+    "/monitor/statistics",
     "/state",
+    "/system/stats",
     "/version",
 ];
 /// Some have a second name with this at its end.

@@ -18,8 +18,21 @@ use super::problem::Problem;
 /// Entries listed at most; a workload can make any number.
 const ENTRIES_MAX: usize = 10_000;
 
-#[derive(Debug, Serialize)]
+/// Something in a directory.
+#[derive(Debug)]
 pub(super) struct Entry {
+    pub(super) path: String,
+    pub(super) stat: Stat,
+}
+
+impl Entry {
+    pub(super) fn size(&self) -> u64 {
+        u64::try_from(self.stat.st_size).unwrap_or_default()
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Line {
     path: String,
     nlink: u64,
     size: u64,
@@ -32,16 +45,32 @@ pub(super) struct Entry {
 pub(super) async fn browse(
     State(server): State<Arc<Server>>,
     query: Result<Query<PathQuery>, QueryRejection>,
-) -> Result<Json<Vec<Entry>>, Problem> {
+) -> Result<Json<Vec<Line>>, Problem> {
     let path = files::path_of(query)?;
     let Found::Directory(dir) = files::find(&server, path.clone()).await? else {
         return Err(Problem::BadRequest("Not a directory".to_owned()));
     };
     let prefix = path.unwrap_or_default().trim_end_matches('/').to_owned();
-    files::blocking(move || list(&dir, &prefix)).await.map(Json)
+    let entries = files::blocking(move || list(&dir, &prefix)).await?;
+    Ok(Json(entries.into_iter().map(Line::from).collect()))
 }
 
-fn list(dir: &OwnedFd, prefix: &str) -> Result<Vec<Entry>, Problem> {
+impl From<Entry> for Line {
+    fn from(entry: Entry) -> Self {
+        let stat = &entry.stat;
+        Self {
+            nlink: stat.st_nlink,
+            size: entry.size(),
+            mtime: stat.st_mtime,
+            mode: mode(stat),
+            uid: owner(stat.st_uid),
+            gid: owner(stat.st_gid),
+            path: entry.path,
+        }
+    }
+}
+
+pub(super) fn list(dir: &OwnedFd, prefix: &str) -> Result<Vec<Entry>, Problem> {
     let failed = |error: rustix::io::Errno| Problem::Internal(error.to_string());
     let mut entries = Vec::new();
     for entry in Dir::read_from(dir).map_err(failed)? {
@@ -56,12 +85,7 @@ fn list(dir: &OwnedFd, prefix: &str) -> Result<Vec<Entry>, Problem> {
         };
         entries.push(Entry {
             path: format!("{prefix}/{}", name.to_string_lossy()),
-            nlink: stat.st_nlink,
-            size: u64::try_from(stat.st_size).unwrap_or_default(),
-            mtime: stat.st_mtime,
-            mode: mode(&stat),
-            uid: owner(stat.st_uid),
-            gid: owner(stat.st_gid),
+            stat,
         });
         if entries.len() == ENTRIES_MAX {
             break;
@@ -72,7 +96,7 @@ fn list(dir: &OwnedFd, prefix: &str) -> Result<Vec<Entry>, Problem> {
 }
 
 /// Names would be the host's, the files a container's: only root is the same in both.
-fn owner(id: u32) -> String {
+pub(super) fn owner(id: u32) -> String {
     if id == 0 {
         "root".to_owned()
     } else {
@@ -117,9 +141,10 @@ mod tests {
         let entries = list(&fd, "/x").unwrap();
         let shown: Vec<_> = entries
             .iter()
-            .map(|e| (e.path.as_str(), e.mode.as_str()))
+            .map(|e| (e.path.as_str(), mode(&e.stat)))
             .collect();
-        assert_eq!(shown, [("/x/a", "drwxr-xr-x"), ("/x/b", "-rw-r-----")]);
-        assert_eq!(entries[1].size, 2);
+        let want = [("/x/a", "drwxr-xr-x"), ("/x/b", "-rw-r-----")];
+        assert_eq!(shown, want.map(|(path, mode)| (path, mode.to_owned())));
+        assert_eq!(entries[1].size(), 2);
     }
 }

@@ -20,7 +20,7 @@ use super::problem::Problem;
 use super::sandbox_path::SandboxPath;
 
 /// Most bytes of a file in one answer: 16 pages, as Mesos.
-const READ_MAX_BYTES: u64 = 16 * 4_096;
+pub(super) const READ_MAX_BYTES: u64 = 16 * 4_096;
 /// Buffer of a download.
 const DOWNLOAD_BUFFER_BYTES: usize = 64 * 1024;
 
@@ -92,15 +92,31 @@ pub(super) async fn read(
 }
 
 fn piece(file: &File, offset: Option<u64>, length: u64) -> Result<Piece, Problem> {
-    let failed = |error: std::io::Error| Problem::Internal(error.to_string());
-    let size = file.metadata().map_err(failed)?.len();
     let Some(offset) = offset else {
         return Ok(Piece {
             data: String::new(),
-            offset: size,
+            offset: size(file)?,
         });
     };
-    let wanted = length.min(size.saturating_sub(offset));
+    let (_, bytes) = bytes(file, offset, length)?;
+    Ok(Piece {
+        data: text(&bytes),
+        offset,
+    })
+}
+
+fn failed(error: std::io::Error) -> Problem {
+    Problem::Internal(error.to_string())
+}
+
+fn size(file: &File) -> Result<u64, Problem> {
+    Ok(file.metadata().map_err(failed)?.len())
+}
+
+/// The size of a file, and some of what is in it.
+pub(super) fn bytes(file: &File, offset: u64, length: u64) -> Result<(u64, Vec<u8>), Problem> {
+    let size = size(file)?;
+    let wanted = length.min(READ_MAX_BYTES).min(size.saturating_sub(offset));
     let mut bytes = vec![0; usize::try_from(wanted).unwrap_or(usize::MAX)];
     let mut filled = 0;
     while filled < bytes.len() {
@@ -112,10 +128,8 @@ fn piece(file: &File, offset: Option<u64>, length: u64) -> Result<Piece, Problem
             read => filled += read,
         }
     }
-    Ok(Piece {
-        data: text(&bytes[..filled]),
-        offset,
-    })
+    bytes.truncate(filled);
+    Ok((size, bytes))
 }
 
 /// Bytes as JSON can carry them, each as many bytes of text: what is not UTF-8 becomes `?`, so that

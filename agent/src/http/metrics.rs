@@ -53,7 +53,7 @@ pub(super) async fn snapshot(
 }
 
 /// A length of time as Mesos writes it.
-fn duration(text: &str) -> Option<Duration> {
+pub(super) fn duration(text: &str) -> Option<Duration> {
     let unit_at = text.find(|c: char| c.is_ascii_alphabetic())?;
     let (number, unit) = text.split_at(unit_at);
     let number: f64 = number.parse().ok()?;

@@ -34,8 +34,39 @@ pub(super) async fn version(State(server): State<Arc<Server>>) -> Json<Value> {
     Json(json!({"version": server.facts.version}))
 }
 
-pub(super) async fn flags() -> Json<Value> {
-    Json(json!({"flags": {}}))
+pub(super) async fn flags(State(server): State<Arc<Server>>) -> Json<Value> {
+    Json(json!({"flags": flags_of(&server)}))
+}
+
+/// Amounts as Mesos's flag writes them.
+fn resources_text(resources: &Resources) -> String {
+    let Resources {
+        cpus,
+        mem,
+        disk,
+        gpus,
+        ports,
+    } = resources;
+    let (cpus, mem, disk) = (cpus.cpus(), mem.mib(), disk.mib());
+    format!("cpus:{cpus};mem:{mem};disk:{disk};gpus:{gpus};ports:{ports}")
+}
+
+/// What this agent was told, or found out in its place, under the names of Mesos's flags.
+pub(super) fn flags_of(server: &Server) -> BTreeMap<&'static str, String> {
+    let facts = &server.facts;
+    let pairs = facts.attributes.iter();
+    let attributes: Vec<String> = pairs
+        .map(|(name, value)| format!("{name}:{value}"))
+        .collect();
+    let work_dir = server.slaves.parent().unwrap_or(&server.slaves);
+    BTreeMap::from([
+        ("attributes", attributes.join(";")),
+        ("hostname", facts.hostname.clone()),
+        ("ip", facts.http_address.ip().to_string()),
+        ("port", facts.http_address.port().to_string()),
+        ("resources", resources_text(&facts.resources)),
+        ("work_dir", work_dir.to_string_lossy().into_owned()),
+    ])
 }
 
 pub(super) async fn state(State(server): State<Arc<Server>>) -> Result<Json<Value>, Problem> {
@@ -67,7 +98,7 @@ pub(super) async fn state(State(server): State<Arc<Server>>) -> Result<Json<Valu
         "hostname": facts.hostname,
         "resources": resources(&facts.resources),
         "attributes": facts.attributes,
-        "flags": {},
+        "flags": flags_of(&server),
         "registered": view.registered,
         "lacks": facts.lacks,
         "frameworks": frameworks.into_iter().map(framework).collect::<Vec<_>>(),

@@ -5,15 +5,19 @@
 //! call has all its required fields before anyone looks at it; a body is read whole and bounded,
 //! unless it is a stream of records; a call that nobody carries out is answered so in words.
 
-mod agent;
+pub(super) mod agent;
 mod attach;
 mod containers;
+mod describe;
+mod files;
+mod images;
 mod live;
 mod place;
 mod process_io;
 mod pump;
 mod records;
 mod session;
+pub(super) mod state;
 mod stdin;
 
 pub(crate) use live::Joined;
@@ -98,6 +102,23 @@ async fn dispatch(server: &Arc<Server>, call: Call, accept: Body) -> Result<Resp
     let answer = match kind {
         Type::GetHealth => agent::health(),
         Type::GetVersion => agent::version(server),
+        Type::GetFlags => agent::flags(server),
+        Type::GetMetrics => agent::metrics(server, &part(call.get_metrics, kind)?).await?,
+        Type::GetLoggingLevel => agent::logging_level(server)?,
+        Type::GetAgent => agent::agent(server),
+        Type::GetOperations => agent::operations(),
+        Type::GetResourceProviders => agent::resource_providers(),
+        Type::GetState => state::state(server).await?,
+        Type::GetTasks => state::tasks(server).await?,
+        Type::GetExecutors => state::executors(server).await?,
+        Type::GetFrameworks => state::frameworks(server).await?,
+        Type::GetContainers => {
+            // Mesos takes the call without its part, too.
+            let call = call.get_containers.unwrap_or_default();
+            state::containers(server, &call).await?
+        }
+        Type::ListFiles => files::list(server, part(call.list_files, kind)?).await?,
+        Type::ReadFile => files::read(server, part(call.read_file, kind)?).await?,
         Type::WaitNestedContainer => {
             let wait = part(call.wait_nested_container, kind)?;
             containers::wait_nested(server, &wait.container_id).await?
@@ -106,15 +127,34 @@ async fn dispatch(server: &Arc<Server>, call: Call, accept: Body) -> Result<Resp
             let wait = part(call.wait_container, kind)?;
             containers::wait(server, &wait.container_id).await?
         }
+        _ => return order(server, call, kind).await,
+    };
+    Ok(message(encoding, &answer))
+}
+
+/// Calls whose answer has no body.
+async fn order(server: &Arc<Server>, call: Call, kind: Type) -> Result<Response, Problem> {
+    match kind {
+        Type::SetLoggingLevel => {
+            agent::set_logging_level(server, &part(call.set_logging_level, kind)?)?;
+        }
         Type::KillNestedContainer => {
             let kill = part(call.kill_nested_container, kind)?;
-            return containers::kill(server, &kill.container_id, kill.signal).await;
+            containers::kill(server, &kill.container_id, kill.signal).await?;
         }
         Type::KillContainer => {
             let kill = part(call.kill_container, kind)?;
-            return containers::kill(server, &kill.container_id, kill.signal).await;
+            containers::kill(server, &kill.container_id, kill.signal).await?;
         }
-        Type::Unknown if call.r#type.is_none() => {
+        Type::PruneImages => images::prune(server, &part(call.prune_images, kind)?).await?,
+        Type::AddResourceProviderConfig
+        | Type::UpdateResourceProviderConfig
+        | Type::RemoveResourceProviderConfig
+        | Type::MarkResourceProviderGone => {
+            let text = format!("{}: this agent has no resource providers", kind.name());
+            return Err(Problem::NotImplemented(text));
+        }
+        Type::Unknown if call.r#type != Some(Type::Unknown as i32) => {
             return Err(invalid("Expecting 'type' to be present"));
         }
         other => {
@@ -123,8 +163,8 @@ async fn dispatch(server: &Arc<Server>, call: Call, accept: Body) -> Result<Resp
                 "The call '{name}' is not supported yet by this version of Gantry"
             )));
         }
-    };
-    Ok(message(encoding, &answer))
+    }
+    Ok(().into_response())
 }
 
 /// What a call of a kind is about; it is in the field of the kind's name.

@@ -5,25 +5,41 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use gantry_agent::{Config, ExecutorTimes};
+use gantry_agent::{Config, ExecutorTimes, Verbosity};
 use gantry_wire::task::TaskState;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::reload;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::coordinator::{Coordinator, PATIENCE, shell};
 
 /// `agent DATA_DIR SOCKET TIMES…`: until SIGTERM (stop all tasks) or SIGINT (leave them).
 pub(crate) fn main(args: &[String]) -> ExitCode {
-    tracing_subscriber::fmt()
+    let (filter, handle) = reload::Layer::new(LevelFilter::INFO);
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_ansi(false)
+        .with_ansi(false);
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
         .init();
+    let verbosity = Verbosity::new(0, move |level| {
+        let filter = match level {
+            0 => LevelFilter::INFO,
+            _ => LevelFilter::DEBUG,
+        };
+        handle.reload(filter).unwrap();
+    });
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (dir, socket) = (PathBuf::from(&args[0]), PathBuf::from(&args[1]));
     runtime.block_on(async {
         let mut config = Config::new(dir, std::env::current_exe().unwrap());
         config.http.set_port(0);
+        config.verbosity = Some(verbosity);
         config.fetch.hosts = vec!["127.0.0.1".to_owned()];
         config.executor_times = times(&args[2..]);
         let connect = move || UnixStream::connect(socket.clone());

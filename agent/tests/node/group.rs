@@ -56,7 +56,7 @@ fn with_volume(launch: Launch, container_path: &str) -> Launch {
 }
 
 impl Node {
-    fn launch_group(&self, group: LaunchGroup) {
+    pub(crate) fn launch_group(&self, group: LaunchGroup) {
         self.coordinator.say(to_agent::Kind::LaunchGroup(group));
     }
 

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod agent;
+mod api;
 mod bridge;
 mod checks;
 mod coordinator;
@@ -112,6 +113,24 @@ const TESTS: &[Test] = &[
         "disk::the_kernel_refuses_what_is_too_much",
         disk::the_kernel_refuses_what_is_too_much,
     ),
+    (
+        "api::every_question_in_both_encodings",
+        api::every_question_in_both_encodings,
+    ),
+    (
+        "api::what_containers_use_is_told",
+        api::what_containers_use_is_told,
+    ),
+    (
+        "api::numbers_are_the_same_everywhere",
+        api::numbers_are_the_same_everywhere,
+    ),
+    (
+        "api::the_log_says_more_for_a_while",
+        api::the_log_says_more_for_a_while,
+    ),
+    ("api::files_as_calls", api::files_as_calls),
+    ("api::nonsense_and_strangers", api::nonsense_and_strangers),
     (
         "exec::output_status_and_refusals",
         exec::output_status_and_refusals,

@@ -1,7 +1,6 @@
 //! WAIT and KILL, for processes that were started inside containers of tasks: which one is meant,
 //! and what its end looks like to Mesos.
 
-use axum::response::{IntoResponse as _, Response};
 use gantry_isolation::spec::{ContainerId, ExitStatus};
 use gantry_wire::mesos::v1;
 use gantry_wire::mesos::v1::agent::Response as Answer;
@@ -76,14 +75,13 @@ pub(super) async fn kill(
     server: &Server,
     container: &v1::ContainerId,
     signal: Option<i32>,
-) -> Result<Response, Problem> {
+) -> Result<(), Problem> {
     let signo = signal.unwrap_or(SIGKILL);
     if !(1..=SIGNAL_MAX).contains(&signo) {
         return Err(Problem::BadRequest(format!("{signo} is not a signal")));
     }
     let session = session(container)?;
-    ask(server, Ask::KillExec { session, signo }).await?;
-    Ok(().into_response())
+    ask(server, Ask::KillExec { session, signo }).await
 }
 
 fn unknown(container: &str) -> Problem {
