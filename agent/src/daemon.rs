@@ -14,6 +14,7 @@ mod answer;
 mod custom;
 mod hear;
 mod launch;
+mod launched;
 mod stop;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +38,7 @@ use crate::facts::Facts;
 use crate::identity::Identity;
 use crate::inbox::Event;
 use crate::keeper::{Found, KeeperLink};
+use crate::launched::Launched;
 use crate::layout::Layout;
 use crate::provision::Provision;
 use crate::sandboxes::{Layers, Sandboxes};
@@ -69,6 +71,7 @@ pub(crate) struct Daemon {
     pub(crate) prober: Prober,
     pub(crate) identity: Identity,
     pub(crate) sandboxes: Sandboxes,
+    pub(crate) launched: Launched,
     pub(crate) layout: Layout,
     pub(crate) facts: std::sync::Arc<Facts>,
     pub(crate) node: NodeFacts,
@@ -106,6 +109,7 @@ pub(crate) struct Parts {
     pub(crate) prober: Prober,
     pub(crate) identity: Identity,
     pub(crate) sandboxes: Sandboxes,
+    pub(crate) launched: Launched,
     pub(crate) layout: Layout,
     pub(crate) facts: std::sync::Arc<Facts>,
     pub(crate) node: NodeFacts,
@@ -122,6 +126,7 @@ impl Daemon {
             prober: parts.prober,
             identity: parts.identity,
             sandboxes: parts.sandboxes,
+            launched: parts.launched,
             layout: parts.layout,
             facts: parts.facts,
             node: parts.node,

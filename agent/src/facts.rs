@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use gantry_wire::resources::Resources;
 use gantry_wire::time::Millis;
 
-use crate::metrics::Metrics;
+use crate::metrics::{Counter, Metrics};
 
 #[derive(Debug)]
 pub(crate) struct Facts {
@@ -49,6 +49,10 @@ impl Facts {
 
     pub(crate) fn agent_id(&self) -> Option<&str> {
         self.agent_id.get().map(String::as_str)
+    }
+
+    pub(crate) fn count(&self, counter: Counter, times: usize) {
+        self.metrics.add(counter, times as u64);
     }
 
     /// The first one stays until the next start.

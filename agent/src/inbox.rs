@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::gauge::{Measured, Watched};
 use crate::http::executor::ExecutorAsk;
+use crate::launched::{End, LaunchReply};
 use crate::provision::Attached;
 
 /// Events that may wait for the loop.
@@ -105,6 +106,27 @@ pub(crate) enum Ask {
     },
     /// An executor of a framework's own calls.
     Executor(Box<ExecutorAsk>),
+    /// Launch a container that is no task's.
+    LaunchContainer {
+        order: Box<LaunchOrder>,
+        reply: LaunchReply,
+    },
+    /// Wait for the end of one; the question is dropped when it is not known.
+    WaitContainer {
+        chain: Vec<String>,
+        reply: oneshot::Sender<End>,
+    },
+    /// Signal one, or a process that was started inside a task's.
+    KillContainer {
+        chain: Vec<String>,
+        signo: i32,
+        reply: oneshot::Sender<Named>,
+    },
+    /// Forget one that has ended.
+    RemoveContainer {
+        chain: Vec<String>,
+        reply: oneshot::Sender<Named>,
+    },
     /// Run one more process in a container.
     Exec(Box<ExecOrder>),
     /// End the process of a session.
@@ -114,6 +136,40 @@ pub(crate) enum Ask {
         session: ContainerId,
         reply: oneshot::Sender<ExitStatus>,
     },
+}
+
+/// A container that the API is asked for.
+pub(crate) struct LaunchOrder {
+    /// Its name, after those of the containers around it, the outermost first.
+    pub(crate) chain: Vec<String>,
+    /// What a task with the same wishes would be launched by.
+    pub(crate) launch: Launch,
+    /// What to execute, whatever the image says.
+    pub(crate) argv: Option<Vec<String>>,
+    pub(crate) image: Option<Image>,
+}
+
+/// What a name means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Named {
+    /// A container that the API was asked for, or a process inside one of a task, which lives.
+    Live,
+    /// One that has ended.
+    Ended,
+    /// A task's, or an executor's.
+    Task,
+    Unknown,
+}
+
+/// A container that the API was asked for, in a [`View`].
+#[derive(Debug, Clone)]
+pub(crate) struct LaunchedRow {
+    pub(crate) container: WireContainer,
+    pub(crate) chain: Vec<String>,
+    pub(crate) nested: bool,
+    pub(crate) framework: String,
+    pub(crate) executor: String,
+    pub(crate) pid: u32,
 }
 
 /// One more process in a container.
@@ -153,6 +209,8 @@ pub(crate) struct View {
     pub(crate) tasks: Vec<TaskRow>,
     /// Those that tasks share.
     pub(crate) executors: Vec<ExecutorRow>,
+    /// Those that the API was asked for.
+    pub(crate) launched: Vec<LaunchedRow>,
     pub(crate) finished_sandboxes: usize,
     pub(crate) execs: usize,
     /// Of output: bytes written, files rotated, streams held up.

@@ -7,6 +7,7 @@
 //! executors/<container>.json          those of executors with their tasks
 //! customs/<container>.json            those of frameworks' own executors with their tasks
 //! executor.key executor.port   doors/<container>/executor.sock     how those reach the agent
+//! launched/<container>.json           those that the API was asked for
 //! images/   fetch/                    what registries and other servers sent
 //! containers/<container>/             private directories, gone when the container is
 //! slaves/<agent>/frameworks/<fw>/executors/<executor>/runs/<container>/    sandboxes
@@ -49,6 +50,7 @@ impl Layout {
             layout.fetch(),
             layout.containers(),
             layout.slaves(),
+            layout.launched(),
         ];
         for dir in dirs {
             private_dir(&dir)?;
@@ -103,6 +105,9 @@ impl Layout {
     }
     pub(crate) fn containers(&self) -> PathBuf {
         self.root.join("containers")
+    }
+    pub(crate) fn launched(&self) -> PathBuf {
+        self.root.join("launched")
     }
     pub(crate) fn slaves(&self) -> PathBuf {
         self.root.join("slaves")

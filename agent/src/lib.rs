@@ -34,6 +34,7 @@ mod ids;
 mod image_server;
 mod inbox;
 mod keeper;
+mod launched;
 mod layout;
 mod logger;
 mod metrics;

@@ -45,6 +45,7 @@ use crate::identity::{Identity, IdentityError};
 use crate::ids::PrivateIds;
 use crate::inbox::{EVENTS_MAX, Event};
 use crate::keeper::{Found as KeeperFound, KeeperError, KeeperLink};
+use crate::launched::Launched;
 use crate::layout::Layout;
 use crate::logger::OutputLimitsError;
 use crate::metrics::Counter;
@@ -123,6 +124,7 @@ struct OnDisk {
     checkpoints: Checkpoints,
     found: Found,
     sandboxes: Sandboxes,
+    launched: Launched,
     over: Vec<gantry_wire::ids::TaskId>,
     store: Store,
     fetcher: Fetcher,
@@ -234,8 +236,7 @@ fn run<C: Connect>(
     (node, listeners, calls): (NodeFacts, http::Listeners, (TcpListener, Beside)),
     coordinators: C,
 ) -> Result<Running, StartError> {
-    let unread = disk.found.set_aside.len() as u64;
-    facts.metrics.add(Counter::RecoveryErrors, unread);
+    facts.count(Counter::RecoveryErrors, disk.found.set_aside.len());
     let (runtime, cancel) = (Handle::current(), CancellationToken::new());
     let (events, inbox) = (held.events, held.inbox);
     let at = calls.0.local_addr().map_err(StartError::Executors)?;
@@ -276,6 +277,7 @@ fn run<C: Connect>(
         prober,
         identity: disk.identity,
         sandboxes: disk.sandboxes,
+        launched: disk.launched,
         layout: disk.layout,
         facts: facts.clone(),
         node,
@@ -351,7 +353,14 @@ fn open(
         .customs
         .iter()
         .map(|saved| &saved.process.sandbox);
-    let live = tasks.chain(executors).chain(customs).map(PathBuf::from);
+    let launched = Launched::open(layout.launched()).map_err(at)?;
+    let others = launched.iter().filter(|record| record.is_live());
+    let others = others.map(|record| record.saved.sandbox.clone());
+    let live = tasks
+        .chain(executors)
+        .chain(customs)
+        .map(PathBuf::from)
+        .chain(others);
     let live: BTreeSet<PathBuf> = live.collect();
     let scanned = Sandboxes::scan(&layout.slaves(), &layout.containers(), &live);
     let (sandboxes, over) = scanned.map_err(at)?;
@@ -369,6 +378,7 @@ fn open(
         checkpoints,
         found,
         sandboxes,
+        launched,
         over,
         store,
         fetcher,

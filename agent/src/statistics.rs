@@ -167,6 +167,11 @@ pub(crate) async fn of_view(statistics: &Statistics, view: &View) -> Vec<Sample>
         container: row.container.clone(),
         networked: own(row.info.network, row.pid),
     });
+    let launched = view.launched.iter().filter(|row| row.pid > 0);
+    let launched = launched.map(|row| Wanted {
+        container: row.container.clone(),
+        networked: None,
+    });
     let live = || view.tasks.iter().filter(|task| is_there(task.state));
     let tasks = live().map(|task| {
         let alone = task.launch.executor_id.is_empty();
@@ -175,7 +180,9 @@ pub(crate) async fn of_view(statistics: &Statistics, view: &View) -> Vec<Sample>
             networked: own(task.launch.network, task.pid).filter(|_| alone),
         }
     });
-    let mut found = statistics.look(executors.chain(tasks).collect()).await;
+    let mut found = statistics
+        .look(executors.chain(tasks).chain(launched).collect())
+        .await;
     let mut samples = Vec::new();
     for row in &view.executors {
         if let Some(found) = found.remove(&row.container) {
@@ -196,6 +203,12 @@ pub(crate) async fn of_view(statistics: &Statistics, view: &View) -> Vec<Sample>
             sample.disk_limit_bytes = sandboxes::limit_bytes(launch);
             sample.cpus_milli = cpus_milli(launch);
             samples.push(sample);
+        }
+    }
+    for row in &view.launched {
+        if let Some(found) = found.remove(&row.container) {
+            let of = (row.framework.as_str(), row.executor.as_str(), "");
+            samples.push(sample(&row.container, of, found));
         }
     }
     samples

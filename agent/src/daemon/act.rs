@@ -57,6 +57,7 @@ impl Daemon {
                 let view = self.tasks.executor(&executor);
                 let sandbox = view.map(|view| PathBuf::from(view.sandbox));
                 self.finish_sandbox(sandbox.filter(|sandbox| sandbox.exists()));
+                self.end_below(container.as_str());
                 self.forget(&container);
                 self.provision.release_executor(&executor, &container);
             }
@@ -77,6 +78,7 @@ impl Daemon {
                 let sandbox = view.map(|view| PathBuf::from(view.sandbox));
                 let door = self.executors.close(&container);
                 self.finish_sandbox(door.or(sandbox));
+                self.end_below(container.as_str());
                 self.forget(&container);
                 self.provision.release(&task, &container);
             }
@@ -227,7 +229,7 @@ impl Daemon {
         !executor.is_some_and(|executor| executor.info.share_pids)
     }
 
-    fn forget(&mut self, container: &ContainerId) {
+    pub(super) fn forget(&mut self, container: &ContainerId) {
         self.layers.forget(container.as_str());
         let Ok(id) = KeeperContainer::try_from(container.as_str()) else {
             return;
@@ -274,7 +276,7 @@ impl Daemon {
     }
 
     /// The sandbox of a task that ended waits for its collection.
-    fn finish_sandbox(&mut self, sandbox: Option<PathBuf>) {
+    pub(super) fn finish_sandbox(&mut self, sandbox: Option<PathBuf>) {
         if let Some(sandbox) = sandbox {
             self.sandboxes.finish(sandbox);
         }

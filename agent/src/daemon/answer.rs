@@ -42,6 +42,18 @@ impl Daemon {
                 self.answer_ends();
             }
             Ask::Executor(ask) => self.executor_called(*ask),
+            Ask::LaunchContainer { order, reply } => self.launch_container(*order, reply),
+            Ask::WaitContainer { chain, reply } => self.wait_container(&chain, reply),
+            Ask::KillContainer {
+                chain,
+                signo,
+                reply,
+            } => {
+                let _ = reply.send(self.kill_container(&chain, signo));
+            }
+            Ask::RemoveContainer { chain, reply } => {
+                let _ = reply.send(self.remove_container(&chain));
+            }
             Ask::Exec(order) => self.exec(*order),
             Ask::KillExec { session, signo } => {
                 if self.execs.is_running(&session) {
@@ -79,6 +91,7 @@ impl Daemon {
                 })
                 .collect(),
             executors: self.tasks.executors().map(ExecutorRow::from).collect(),
+            launched: self.launched_rows(),
             finished_sandboxes: self.sandboxes.len(),
             execs: self.execs.len(),
             output: self.output,

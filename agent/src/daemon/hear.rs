@@ -203,10 +203,16 @@ impl Daemon {
             keeper::Event::Started { id, pid, layer } => {
                 let pid = pid.unsigned_abs();
                 self.layers.note(id.as_str(), layer);
+                if self.is_launched(&id) {
+                    return self.launched.started(&id, pid);
+                }
                 self.step_container(id.as_str(), |container| Change::Started { container, pid });
             }
             keeper::Event::StartFailed { id, step, error } => {
                 let cause = format!("{step}: {error}");
+                if self.is_launched(&id) {
+                    return self.launched_failed(&id, &cause);
+                }
                 self.step_container(id.as_str(), |container| Change::StartFailed {
                     container,
                     cause,
@@ -219,6 +225,9 @@ impl Daemon {
                 oom_killed,
             } => {
                 self.execs.exited(&id, status, now_ms);
+                if self.is_launched(&id) {
+                    return self.launched_ended(&id, (status, oom_killed));
+                }
                 let exit = exit(status, oom_killed);
                 self.step_container(id.as_str(), |container| Change::Exited { container, exit });
                 self.answer_ends();
@@ -249,6 +258,13 @@ impl Daemon {
                 error,
             } if request == "update" => self.resized(id.as_str(), Err(error)),
             keeper::Event::Updated { id } => self.resized(id.as_str(), Ok(())),
+            keeper::Event::Refused {
+                request,
+                id: Some(id),
+                error,
+            } if request == "start" && self.is_launched(&id) => {
+                self.launched_failed(&id, &error);
+            }
             keeper::Event::Refused { request, id, error } => {
                 // A signal to what just ended, for instance.
                 tracing::debug!(?id, "the keeper refused '{request}': {error}");
@@ -286,10 +302,14 @@ impl Daemon {
             };
             self.layers
                 .note(container.id.as_str(), container.layer.clone());
+            if self.is_launched(&container.id) {
+                continue;
+            }
             if let Ok(id) = ContainerId::parse(container.id.as_str()) {
                 containers.insert(id, seen);
             }
         }
+        self.listed_launched(listed);
         if !self.swept {
             self.swept = true;
             let known: Vec<_> = listed

@@ -83,6 +83,7 @@ impl Daemon {
             let grace_ms = Some(grace_ms);
             self.step(Change::ShutdownExecutor { executor, grace_ms });
         }
+        self.end_launched();
     }
 
     pub(super) fn finish(&mut self, stop_keeper: bool, reply: oneshot::Sender<Vec<String>>) {

@@ -105,12 +105,12 @@ fn piece(file: &File, offset: Option<u64>, length: u64) -> Result<Piece, Problem
     })
 }
 
-fn failed(error: std::io::Error) -> Problem {
+fn failed(error: &std::io::Error) -> Problem {
     Problem::Internal(error.to_string())
 }
 
 fn size(file: &File) -> Result<u64, Problem> {
-    Ok(file.metadata().map_err(failed)?.len())
+    Ok(file.metadata().map_err(|error| failed(&error))?.len())
 }
 
 /// The size of a file, and some of what is in it.
@@ -122,7 +122,7 @@ pub(super) fn bytes(file: &File, offset: u64, length: u64) -> Result<(u64, Vec<u
     while filled < bytes.len() {
         match file
             .read_at(&mut bytes[filled..], offset + filled as u64)
-            .map_err(failed)?
+            .map_err(|error| failed(&error))?
         {
             0 => break,
             read => filled += read,

@@ -83,7 +83,7 @@ fn value<T: prost::Message + Described>(message: &T) -> Value {
     serde_json::from_slice(&encode(Encoding::Json, message)).unwrap_or_default()
 }
 
-/// GET /containerizer/debug: what the container of nobody waits for, which is nothing: the keeper
+/// GET /containerizer/debug: what containers wait for, which is nothing: the keeper
 /// answers each request, and has no queue that could be stuck.
 pub(super) async fn containerizer() -> Json<Value> {
     Json(json!({"pending": []}))

@@ -11,6 +11,7 @@ mod containers;
 mod describe;
 mod files;
 mod images;
+mod launch;
 mod live;
 mod place;
 mod process_io;
@@ -145,6 +146,22 @@ async fn order(server: &Arc<Server>, call: Call, kind: Type) -> Result<Response,
         Type::KillContainer => {
             let kill = part(call.kill_container, kind)?;
             containers::kill(server, &kill.container_id, kill.signal).await?;
+        }
+        Type::RemoveNestedContainer => {
+            let remove = part(call.remove_nested_container, kind)?;
+            containers::remove(server, &remove.container_id).await?;
+        }
+        Type::RemoveContainer => {
+            let remove = part(call.remove_container, kind)?;
+            containers::remove(server, &remove.container_id).await?;
+        }
+        Type::LaunchNestedContainer => {
+            let launch = part(call.launch_nested_container, kind)?;
+            return launch::nested(server, launch).await;
+        }
+        Type::LaunchContainer => {
+            let launch = part(call.launch_container, kind)?;
+            return launch::container(server, *launch).await;
         }
         Type::PruneImages => images::prune(server, &part(call.prune_images, kind)?).await?,
         Type::AddResourceProviderConfig

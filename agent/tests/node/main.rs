@@ -19,6 +19,7 @@ mod faults;
 mod fetch;
 mod group;
 mod image;
+mod launched;
 mod life;
 mod output;
 mod recovery;
@@ -131,6 +132,18 @@ const TESTS: &[Test] = &[
     ),
     ("api::files_as_calls", api::files_as_calls),
     ("api::nonsense_and_strangers", api::nonsense_and_strangers),
+    (
+        "launched::nested_containers_live_in_a_task",
+        launched::nested_containers_live_in_a_task,
+    ),
+    (
+        "launched::launches_are_refused_in_words",
+        launched::launches_are_refused_in_words,
+    ),
+    (
+        "launched::standalone_containers_outlive_the_agent",
+        launched::standalone_containers_outlive_the_agent,
+    ),
     (
         "exec::output_status_and_refusals",
         exec::output_status_and_refusals,

@@ -145,7 +145,7 @@ pub(super) fn operations() -> Answer {
     }
 }
 
-/// There are none: see [`super::dispatch`] for the calls that would make one.
+/// There are none: see [`super::order`] for the calls that would make one.
 pub(super) fn resource_providers() -> Answer {
     Answer {
         r#type: Some(Type::GetResourceProviders as i32),

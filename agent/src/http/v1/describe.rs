@@ -18,7 +18,7 @@ use gantry_wire::mesos::v1::{
 use gantry_wire::resources::Resources;
 use gantry_wire::task::TaskState;
 
-use crate::inbox::{ExecutorRow, TaskRow, View};
+use crate::inbox::{ExecutorRow, LaunchedRow, TaskRow, View};
 
 /// Whose tasks run, if they do not say.
 const ROOT: &str = "root";
@@ -94,6 +94,22 @@ fn container(id: ContainerId, ip: &str, pid: u32) -> ContainerStatus {
         executor_pid: Some(pid).filter(|&pid| pid > 0),
         ..ContainerStatus::default()
     }
+}
+
+/// What a container that the API launched is like.
+pub(super) fn of_launched(row: &LaunchedRow) -> ContainerStatus {
+    container(chained(&row.chain), "", row.pid)
+}
+
+/// A container by its name and those of the ones around it, the outermost first.
+pub(super) fn chained(chain: &[String]) -> ContainerId {
+    let inside = |parent: Option<ContainerId>, value: &String| {
+        Some(ContainerId {
+            value: value.clone(),
+            parent: parent.map(Box::new),
+        })
+    };
+    chain.iter().fold(None, inside).unwrap_or_default()
 }
 
 /// The container of a task; one that has an executor is inside that one's.

@@ -106,5 +106,24 @@ pub(in super::super) async fn shown(
             resource_statistics: statistics(&row.container),
         });
     }
+    for row in &view.launched {
+        let wanted = if row.nested {
+            nested
+        } else {
+            call.show_standalone()
+        };
+        if !wanted {
+            continue;
+        }
+        let of = |id: &String| Some(id).filter(|id| !id.is_empty()).cloned();
+        shown.push(Container {
+            framework_id: of(&row.framework).map(|id| describe::framework_id(&id)),
+            executor_id: of(&row.executor).map(|id| describe::executor(&id)),
+            container_id: describe::chained(&row.chain),
+            container_status: Some(describe::of_launched(row).into()),
+            resource_statistics: statistics(&row.container),
+            ..Container::default()
+        });
+    }
     Ok(shown)
 }
