@@ -203,18 +203,12 @@ impl Making<'_> {
         text: &[u8],
         console: Option<&Console>,
     ) -> Result<Launched, OciError> {
-        place.begin(&self.stored)?;
-        let copy = place.dir.join(CONFIG);
-        std::fs::write(&copy, text).map_err(call(format!("write {}", copy.display())))?;
+        self.note(place, text)?;
         let filter = devices::filter(self.config.linux.resources.as_ref())?;
         let (group, unified) = self.stored.groups.begin(&filter)?;
-        let listener = match &self.start {
-            Start::Later => Some(listen(&place.dir)?),
-            Start::Here(_) => None,
-        };
-        let relay = match &self.start {
-            Start::Here(relay) => relay.as_ref().map(AsFd::as_fd),
-            Start::Later => None,
+        let (listener, relay) = match &self.start {
+            Start::Later => (Some(listen(&place.dir)?), None),
+            Start::Here(relay) => (None, relay.as_ref().map(AsFd::as_fd)),
         };
         let states = self.hook_states()?;
         let mut kept = Kept::default();
@@ -283,6 +277,13 @@ impl Making<'_> {
         })?;
         self.settle(place, &launched)?;
         Ok(launched)
+    }
+
+    /// Keeps what is to be made.
+    fn note(&self, place: &Place, text: &[u8]) -> Result<(), OciError> {
+        place.begin(&self.stored)?;
+        let copy = place.dir.join(CONFIG);
+        std::fs::write(&copy, text).map_err(call(format!("write {}", copy.display())))
     }
 
     /// Keeps and tells what is known of a process that is ready.
