@@ -261,9 +261,12 @@ mod tests {
     const ERR_OPTIONS: &str = "_LOGROTATE_STDERR_OPTIONS";
     const DEFAULT: (u64, u32) = (2 << 20, 9);
 
+    /// What the task says, what is kept of each stream, and the number of words about it.
+    type Case<'a> = (&'a [(&'a str, &'a str)], [(u64, u32); 2], usize);
+
     #[test]
     fn what_a_task_says_is_kept_within_the_nodes_bounds() {
-        let cases: [(&[(&str, &str)], [(u64, u32); 2], usize); 11] = [
+        let cases: [Case<'_>; 11] = [
             (&[], [DEFAULT, DEFAULT], 0),
             (&[("PATH", "/bin")], [DEFAULT, DEFAULT], 0),
             (&[(OUT, "10MB")], [(10 << 20, 9), DEFAULT], 0),

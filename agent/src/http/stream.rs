@@ -89,7 +89,12 @@ pub(super) async fn stream(
     } else {
         None
     };
-    let open = move || Ok((OutputFiles::open(dir, &name, from).map_err(failed)?, name));
+    let open = move || {
+        Ok((
+            OutputFiles::open(dir, &name, from).map_err(|error| failed(&error))?,
+            name,
+        ))
+    };
     let (files, name) = files::blocking(open).await?;
     let files =
         files.ok_or_else(|| Problem::NotFound(format!("'{name}' is no output in that place")))?;
@@ -115,7 +120,7 @@ pub(super) async fn stream(
     Ok(response)
 }
 
-fn failed(error: std::io::Error) -> Problem {
+fn failed(error: &std::io::Error) -> Problem {
     Problem::Internal(error.to_string())
 }
 
@@ -139,7 +144,9 @@ async fn directory(
 /// Resolves when the container has ended whose sandbox the directory lies in.
 async fn end(server: &Server, dir: &OwnedFd) -> Result<oneshot::Receiver<()>, Problem> {
     let link = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
-    let place = tokio::fs::read_link(link).await.map_err(failed)?;
+    let place = tokio::fs::read_link(link)
+        .await
+        .map_err(|error| failed(&error))?;
     let container = container_of(&server.slaves, &place);
     let container = container.ok_or_else(|| Problem::NotFound("In no sandbox".to_owned()))?;
     let (reply, ended) = oneshot::channel();
@@ -207,7 +214,10 @@ impl Follower {
 
     /// Where it stops from now on.
     async fn end(&mut self) -> Result<u64, Problem> {
-        let end = self.blocking(|files| files.end()).await.map_err(failed)?;
+        let end = self
+            .blocking(|files| files.end())
+            .await
+            .map_err(|error| failed(&error))?;
         self.end = Some(end);
         Ok(end)
     }
