@@ -157,7 +157,7 @@ async fn resized(resizes: &mut Option<tokio::signal::unix::Signal>) {
 fn record(part: AttachContainerInput) -> Vec<u8> {
     let call = Call {
         r#type: Some(CallType::AttachContainerInput as i32),
-        attach_container_input: Some(part.into()),
+        attach_container_input: Some(part),
         ..Call::default()
     };
     let mut framed = Vec::new();

@@ -120,7 +120,7 @@ pub(crate) fn nobody_speaks_for_another() {
         node.launch_custom(launch(&executor("honest", "json"), &[task("h1", "run")]));
         let honest = node.coordinator.update("h1", TaskState::TaskRunning).await;
         let env = environment(&honest);
-        let token = env["MESOS_EXECUTOR_AUTHENTICATION_TOKEN"].to_owned();
+        let token = env["MESOS_EXECUTOR_AUTHENTICATION_TOKEN"].clone();
         let endpoint = env["MESOS_AGENT_ENDPOINT"].as_str();
         let evil = launch(&executor("evil", "json"), &[task("e1", "run")]);
         node.launch_custom(evil);
