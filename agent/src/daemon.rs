@@ -18,6 +18,9 @@ mod launched;
 mod stop;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use gantry_agent_core::{Action, Event as Change, KeeperId, Now, Tasks};
@@ -26,7 +29,7 @@ use gantry_wire::agent::FromAgent;
 use gantry_wire::ids::TaskId;
 use gantry_wire::time::Millis;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::checks::Prober;
@@ -149,8 +152,27 @@ impl Daemon {
         }
     }
 
+    /// Runs on a thread of its own; the receiver tells if it ends by a panic.
+    pub(crate) fn spawn(
+        self,
+        inbox: mpsc::Receiver<Event>,
+        cancel: &CancellationToken,
+    ) -> io::Result<(JoinHandle<()>, oneshot::Receiver<String>)> {
+        let (failed, failure) = oneshot::channel();
+        let (cancel, runtime) = (cancel.clone(), Handle::current());
+        let body = move || {
+            let body = AssertUnwindSafe(|| self.run(inbox, &cancel, &runtime));
+            if std::panic::catch_unwind(body).is_err() {
+                // Nobody may be listening any more.
+                let _ = failed.send("the agent's loop panicked (a bug)".to_owned());
+            }
+        };
+        let thread = std::thread::Builder::new().name("agent".to_owned());
+        Ok((thread.spawn(body)?, failure))
+    }
+
     /// Runs until told to finish or cancelled.
-    pub(crate) fn run(
+    fn run(
         mut self,
         mut inbox: mpsc::Receiver<Event>,
         cancel: &CancellationToken,

@@ -30,7 +30,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::http::executor::{Api, serve_door};
-use environment::{Common, DOOR_SOCKET};
+use environment::{DOOR_SOCKET, OfNode};
 use streams::{Events, Stream};
 use token::{Claims, Tokens};
 
@@ -65,7 +65,7 @@ struct Door {
 
 pub(crate) struct Executors {
     pub(crate) tokens: Arc<Tokens>,
-    pub(crate) common: Common,
+    pub(crate) of_node: OfNode,
     doors_dir: PathBuf,
     api: Arc<Api>,
     runtime: Handle,
@@ -78,7 +78,7 @@ impl Executors {
     /// To be called in the runtime that serves. Removes the doors of containers that are not in `live`: those of another life.
     pub(crate) fn new(
         doors_dir: PathBuf,
-        (tokens, common): (Arc<Tokens>, Common),
+        (tokens, of_node): (Arc<Tokens>, OfNode),
         events: mpsc::Sender<crate::inbox::Event>,
         live: &[&ContainerId],
     ) -> Self {
@@ -101,7 +101,7 @@ impl Executors {
         });
         Self {
             tokens,
-            common,
+            of_node,
             doors_dir,
             api,
             runtime: Handle::current(),

@@ -9,7 +9,6 @@ use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -27,7 +26,7 @@ use rustix::fs::FlockOperation;
 use rustix::process::{Resource, Rlimit};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::checkpoints::{Checkpoints, Found};
@@ -283,21 +282,7 @@ fn run<C: Connect>(
         node,
         executors,
     });
-    let (failed, failure) = oneshot::channel();
-    let looping = {
-        let (cancel, runtime) = (cancel.clone(), runtime.clone());
-        let body = move || {
-            let body = AssertUnwindSafe(|| daemon.run(inbox, &cancel, &runtime));
-            if std::panic::catch_unwind(body).is_err() {
-                // Nobody may be listening any more.
-                let _ = failed.send("the agent's loop panicked (a bug)".to_owned());
-            }
-        };
-        std::thread::Builder::new()
-            .name("agent".to_owned())
-            .spawn(body)
-    };
-    let looping = looping.map_err(StartError::Thread)?;
+    let (looping, failure) = daemon.spawn(inbox, &cancel).map_err(StartError::Thread)?;
     let parts = vec![
         runtime.spawn(session::run(coordinators, events.clone(), cancel.clone())),
         runtime.spawn(http::serve(listeners, server, cancel.clone())),

@@ -53,13 +53,7 @@ impl Daemon {
                 executor,
                 container,
             } => {
-                self.facts.metrics.add(Counter::ExecutorsTerminated, 1);
-                let view = self.tasks.executor(&executor);
-                let sandbox = view.map(|view| PathBuf::from(view.sandbox));
-                self.finish_sandbox(sandbox.filter(|sandbox| sandbox.exists()));
-                self.end_below(container.as_str());
-                self.forget(&container);
-                self.provision.release_executor(&executor, &container);
+                self.release_executor(&executor, &container);
             }
             Action::DiscardExecutor {
                 executor,
@@ -69,19 +63,7 @@ impl Daemon {
                 removed(self.saves.remove_executor(&container), "an executor");
             }
             Action::Signal { container, signal } => self.signal(&container, signal),
-            Action::Release { task, container } => {
-                // One in that of an executor goes with it.
-                let own = self.tasks.executor_of(&task).is_none();
-                let over = u64::from(own);
-                self.facts.metrics.add(Counter::ExecutorsTerminated, over);
-                let view = self.tasks.get(&task).filter(|_| own);
-                let sandbox = view.map(|view| PathBuf::from(view.sandbox));
-                let door = self.executors.close(&container);
-                self.finish_sandbox(door.or(sandbox));
-                self.end_below(container.as_str());
-                self.forget(&container);
-                self.provision.release(&task, &container);
-            }
+            Action::Release { task, container } => self.release(&task, &container),
             Action::Destroy { container } => {
                 tracing::warn!(%container, "a container without task: killing it");
                 self.signal(&container, Signal::Kill);
@@ -97,6 +79,30 @@ impl Daemon {
             Action::TellMessage { executor, data } => self.tell_message(&executor, data),
             Action::TellEnded { executor, status } => self.tell_ended(&executor, status),
         }
+    }
+
+    fn release_executor(&mut self, executor: &ExecutorKey, container: &ContainerId) {
+        self.facts.metrics.add(Counter::ExecutorsTerminated, 1);
+        let view = self.tasks.executor(executor);
+        let sandbox = view.map(|view| PathBuf::from(view.sandbox));
+        self.finish_sandbox(sandbox.filter(|sandbox| sandbox.exists()));
+        self.end_below(container.as_str());
+        self.forget(container);
+        self.provision.release_executor(executor, container);
+    }
+
+    /// What is in the container of an executor goes with it.
+    fn release(&mut self, task: &TaskId, container: &ContainerId) {
+        let own = self.tasks.executor_of(task).is_none();
+        let over = u64::from(own);
+        self.facts.metrics.add(Counter::ExecutorsTerminated, over);
+        let view = self.tasks.get(task).filter(|_| own);
+        let sandbox = view.map(|view| PathBuf::from(view.sandbox));
+        let door = self.executors.close(container);
+        self.finish_sandbox(door.or(sandbox));
+        self.end_below(container.as_str());
+        self.forget(container);
+        self.provision.release(task, container);
     }
 
     /// Unless it ended since that was decided, with the keeper that was to be asked.

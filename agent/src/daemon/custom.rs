@@ -250,7 +250,7 @@ pub(super) fn furnish(
     spec.mounts.push(Mount::bind(door, DOOR_TARGET, true));
     let token = executors.tokens.sign(&Claims::of(custom.key, container));
     let env = std::mem::take(&mut spec.env);
-    spec.env = environment::of(env, custom, &executors.common, token);
+    spec.env = environment::of(env, custom, &executors.of_node, token);
     spec.check().map_err(|error| error.to_string())
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use gantry_agent_core::{Event as Change, Exit, Seen};
 use gantry_isolation::keeper::{self, ListedState};
-use gantry_isolation::spec::ExitStatus;
+use gantry_isolation::spec::{ContainerId as KeeperContainer, ExitStatus};
 use gantry_wire::agent::{FromAgent, Register, Registered, StatusUpdate, from_agent, to_agent};
 use gantry_wire::ids::{AgentId, ContainerId, TaskId};
 use gantry_wire::task::{Reason, TaskState};
@@ -245,30 +245,8 @@ impl Daemon {
             keeper::Event::ExecExited { session, status } => {
                 self.execs.exited(&session, status, now_ms);
             }
-            keeper::Event::Refused {
-                request,
-                id: Some(id),
-                error,
-            } if request == "exec" => {
-                self.execs.started(&id, Err(error));
-            }
-            keeper::Event::Refused {
-                request,
-                id: Some(id),
-                error,
-            } if request == "update" => self.resized(id.as_str(), Err(error)),
             keeper::Event::Updated { id } => self.resized(id.as_str(), Ok(())),
-            keeper::Event::Refused {
-                request,
-                id: Some(id),
-                error,
-            } if request == "start" && self.is_launched(&id) => {
-                self.launched_failed(&id, &error);
-            }
-            keeper::Event::Refused { request, id, error } => {
-                // A signal to what just ended, for instance.
-                tracing::debug!(?id, "the keeper refused '{request}': {error}");
-            }
+            keeper::Event::Refused { request, id, error } => self.refused(&request, id, error),
             keeper::Event::Output {
                 moved_bytes,
                 rotations,
@@ -278,6 +256,16 @@ impl Daemon {
             | keeper::Event::Thawed { .. }
             | keeper::Event::Stopping => {}
             keeper::Event::Forgotten { .. } => self.keeper_goes_on(),
+        }
+    }
+
+    fn refused(&mut self, request: &str, id: Option<KeeperContainer>, error: String) {
+        match (request, id) {
+            ("exec", Some(id)) => self.execs.started(&id, Err(error)),
+            ("update", Some(id)) => self.resized(id.as_str(), Err(error)),
+            ("start", Some(id)) if self.is_launched(&id) => self.launched_failed(&id, &error),
+            // A signal to what just ended, for instance.
+            (_, id) => tracing::debug!(?id, "the keeper refused '{request}': {error}"),
         }
     }
 

@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::Executors;
-use super::environment::Common;
+use super::environment::OfNode;
 use super::token::Tokens;
 use crate::config::Config;
 use crate::durable;
@@ -71,7 +71,7 @@ pub(crate) fn open(
     events: &mpsc::Sender<Event>,
     endpoint: SocketAddr,
 ) -> io::Result<Executors> {
-    let common = Common {
+    let of_node = OfNode {
         endpoint,
         recovery_ms: config.executor_recovery_ms,
         reregister_ms: config.executor_times.reregister_ms,
@@ -79,7 +79,7 @@ pub(crate) fn open(
     let tokens = Arc::new(Tokens::open(&layout.executor_key())?);
     let known: Vec<&Checkpoint> = saved.customs.iter().map(|it| &it.process).collect();
     let names: Vec<&ContainerId> = known.iter().map(|process| &process.container).collect();
-    let mut executors = Executors::new(layout.doors(), (tokens, common), events.clone(), &names);
+    let mut executors = Executors::new(layout.doors(), (tokens, of_node), events.clone(), &names);
     for process in known.iter().filter(|process| process.stage != Stage::Ended) {
         executors.open(&process.container, Path::new(&process.sandbox))?;
     }

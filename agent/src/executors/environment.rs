@@ -12,7 +12,7 @@ pub(crate) const DOOR_SOCKET: &str = "executor.sock";
 
 /// What the agent says to all of them.
 #[derive(Debug, Clone)]
-pub(crate) struct Common {
+pub(crate) struct OfNode {
     pub(crate) endpoint: SocketAddr,
     pub(crate) recovery_ms: u64,
     pub(crate) reregister_ms: u64,
@@ -22,12 +22,12 @@ pub(crate) struct Common {
 pub(crate) fn of(
     env: Vec<(String, String)>,
     custom: &CustomView<'_>,
-    common: &Common,
+    of_node: &OfNode,
     token: String,
 ) -> Vec<(String, String)> {
     let own = |name: &str| custom.process.launch.env.contains_key(name);
     let checkpoint = custom.framework.checkpoint();
-    let endpoint = common.endpoint;
+    let endpoint = of_node.endpoint;
     let executor = custom.key.executor.to_string();
     let mut said = vec![
         ("MESOS_EXECUTOR_ID", executor),
@@ -48,8 +48,8 @@ pub(crate) fn of(
         ("LIBPROCESS_PORT", "0".to_owned()),
     ];
     if checkpoint {
-        said.push(("MESOS_RECOVERY_TIMEOUT", duration(common.recovery_ms)));
-        let backoff = duration(common.reregister_ms);
+        said.push(("MESOS_RECOVERY_TIMEOUT", duration(of_node.recovery_ms)));
+        let backoff = duration(of_node.reregister_ms);
         said.push(("MESOS_SUBSCRIPTION_BACKOFF_MAX", backoff));
     }
     if !custom.process.ip.is_empty() {
