@@ -82,13 +82,13 @@ async fn wait(node: &Node, container: &str, session: &str) -> Value {
 
 async fn refusals(node: &Node, container: &str) {
     let sleep = json!({"shell": true, "value": "true"});
-    let unknown_call = json!({"type": "ATTACH_CONTAINER_INPUT"});
+    let no_stream = json!({"type": "ATTACH_CONTAINER_INPUT"});
     let nothing = json!({"shell": false, "value": "/no/such"});
     let missing = json!({"type": "WAIT_CONTAINER"});
     for (body, status, words) in [
         (launch("nowhere", "s5", &sleep), 404, "not running"),
         (launch(container, "s6", &nothing), 400, "/no/such"),
-        (unknown_call, 501, "ATTACH_CONTAINER_INPUT"),
+        (no_stream, 415, "ATTACH_CONTAINER_INPUT"),
         (missing, 400, "wait_container"),
         (json!([1]), 400, "parse"),
         (json!({"type": "NO_SUCH_CALL"}), 400, "'type'"),
@@ -112,7 +112,8 @@ pub(crate) fn output_status_and_refusals() {
             .await
             .container_id;
 
-        let line = "echo $COLOUR; ls /tmp; pwd; echo oops >&2; exit 3";
+        let line = "until test -e /tmp/here; do sleep 0.01; done; \
+                    echo $COLOUR; ls /tmp; pwd; echo oops >&2; exit 3";
         let command = json!({"shell": true, "value": line});
         let response = call(&node, launch(&container, "s1", &command)).await;
         assert_eq!(response.status(), 200);
