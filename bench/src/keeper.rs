@@ -67,7 +67,13 @@ impl Keeper {
 
     /// The next event; a start that failed or a refusal is an error.
     pub(crate) fn next(&mut self) -> anyhow::Result<Event> {
-        let event = self.client.recv()?.context("the keeper hung up")?;
+        let event = loop {
+            match self.client.recv()?.context("the keeper hung up")? {
+                // Says nothing of a container.
+                Event::Output { .. } => {}
+                event => break event,
+            }
+        };
         match event {
             Event::StartFailed { .. } | Event::ExecFailed { .. } | Event::Refused { .. } => {
                 bail!("{event:?}")
