@@ -38,7 +38,7 @@ impl Tasks {
         let known = |member: &&Member| self.history.contains(&member.task);
         let over = group.members.iter().filter(known).count();
         if over == group.members.len() {
-            return;
+            return self.answer_again(group.members.iter().map(|member| &member.task), turn);
         }
         let refusal = if over > 0 {
             let message = "A task of its group was killed before it was launched".to_owned();
@@ -56,10 +56,7 @@ impl Tasks {
     fn refuse_group(&mut self, group: &GroupLaunch, refusal: &Refusal, turn: &mut Turn<'_>) {
         let (state, reason, message) = refusal;
         for member in &group.members {
-            if !self.history.contains(&member.task) {
-                self.answer(&member.task, *state, *reason, message.clone(), turn);
-                self.history.insert(member.task.clone());
-            }
+            self.answer(&member.task, *state, *reason, message.clone(), turn);
         }
     }
 
@@ -165,6 +162,7 @@ impl Tasks {
             }
         }
         self.tend(key, turn);
+        self.with_custom(key, turn, |custom, turn| custom.close(grace_ms, turn));
     }
 
     /// Its network or its container could not be made.

@@ -31,6 +31,7 @@ mod history;
 mod killing;
 mod moment;
 mod recovery;
+mod refusals;
 mod task;
 mod tasks;
 mod timed;

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use gantry_wire::agent::{KnownTask, Launch, StatusUpdate};
+use gantry_wire::agent::{KnownTask, Launch};
 use gantry_wire::ids::{ContainerId, TaskId};
 use gantry_wire::task::{Reason, TaskState};
 
@@ -112,7 +112,6 @@ impl Tasks {
             Event::LaunchGroup(group) => self.launch_group(*group, turn),
             Event::ShutdownExecutor { executor, grace_ms } => {
                 self.shutdown_executor(&executor, grace_ms, turn);
-                self.with_custom(&executor, turn, |it, turn| it.close(grace_ms, turn));
             }
             Event::LaunchCustom(launch) => self.launch_custom(*launch, turn),
             Event::ExecutorCall { executor, call } => self.called(&executor, call, turn),
@@ -283,13 +282,12 @@ impl Tasks {
         turn: &mut Turn<'_>,
     ) {
         if self.is_live(&id) || self.history.contains(&id) {
-            return;
+            return self.answer_again([&id], turn);
         }
         if self.tasks.len() + self.charges.len() >= TASKS_MAX {
             let message = format!("The node already has {TASKS_MAX} tasks");
             let reason = Reason::ReasonContainerLaunchFailed;
             self.answer(&id, TaskState::TaskDropped, reason, message, turn);
-            self.history.insert(id);
             return;
         }
         let gpus = self.assign_gpus(&launch, &[]);
@@ -337,7 +335,6 @@ impl Tasks {
             self.kill_charge(id, grace_ms, turn);
         } else if !self.history.contains(id) {
             // Its launch never arrived, and must not be carried out if it still does.
-            self.history.insert(id.clone());
             let message = "The task never reached its node".to_owned();
             let reason = Reason::ReasonTaskKilledDuringLaunch;
             self.answer(id, TaskState::TaskKilled, reason, message, turn);
@@ -481,30 +478,6 @@ impl Tasks {
         }
         if let Some(executor) = executor {
             self.tend(&executor, turn);
-        }
-    }
-
-    /// One update about a task that is not kept: never repeated, its acknowledgement is ignored.
-    /// If it is lost, the coordinator learns the same from the next registration.
-    pub(crate) fn answer(
-        &self,
-        id: &TaskId,
-        state: TaskState,
-        reason: Reason,
-        message: String,
-        turn: &mut Turn<'_>,
-    ) {
-        if self.connected {
-            let uuid = turn.uuid();
-            turn.act(Action::Send(StatusUpdate {
-                task_id: id.to_string(),
-                uuid,
-                state: state as i32,
-                reason: Some(reason as i32),
-                message,
-                timestamp_ms: turn.now.wall.0,
-                ..StatusUpdate::default()
-            }));
         }
     }
 }

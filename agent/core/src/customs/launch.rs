@@ -29,7 +29,7 @@ impl Tasks {
         let known = |(id, _): &&(TaskId, v1::TaskInfo)| self.history.contains(id);
         let over = order.tasks.iter().filter(known).count();
         if over == order.tasks.len() {
-            return;
+            return self.answer_again(order.tasks.iter().map(|(id, _)| id), turn);
         }
         let refusal = if over > 0 {
             let message = "A task launched with it was killed before it was launched".to_owned();
@@ -42,10 +42,7 @@ impl Tasks {
             return self.accept_custom(order, turn);
         };
         for (id, _) in &order.tasks {
-            if !self.history.contains(id) {
-                self.answer(id, state, reason, message.clone(), turn);
-                self.history.insert(id.clone());
-            }
+            self.answer(id, state, reason, message.clone(), turn);
         }
     }
 
