@@ -13,7 +13,7 @@ pub(crate) mod environment;
 pub(crate) mod streams;
 pub(crate) mod token;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -63,13 +63,28 @@ struct Door {
     _open: DropGuard,
 }
 
+/// The streams of one executor. What was decided before it subscribed anew is carried out after
+/// that was heard, and must not be the first it is told on the new one.
+#[derive(Default)]
+struct Streams {
+    now: Option<Stream>,
+    /// Subscribed, and not yet welcome.
+    next: VecDeque<Stream>,
+}
+
+impl Streams {
+    fn latest(&self) -> Option<&Stream> {
+        self.next.back().or(self.now.as_ref())
+    }
+}
+
 pub(crate) struct Executors {
     pub(crate) tokens: Arc<Tokens>,
     pub(crate) of_node: OfNode,
     doors_dir: PathBuf,
     api: Arc<Api>,
     runtime: Handle,
-    streams: BTreeMap<ExecutorKey, Stream>,
+    streams: BTreeMap<ExecutorKey, Streams>,
     doors: BTreeMap<ContainerId, Door>,
     next_stream: u64,
 }
@@ -167,27 +182,34 @@ impl Executors {
         }
     }
 
-    /// A new stream in the place of the one before, which ends.
+    /// A new stream, which takes the place of the one before when [`Self::turn_over`] says so.
     pub(crate) fn subscribe(&mut self, executor: &ExecutorKey, encoding: Encoding) -> Events {
         let number = self.next_stream;
         self.next_stream += 1;
         let (stream, events) = streams::pair(number, encoding);
-        self.streams.insert(executor.clone(), stream);
+        let streams = self.streams.entry(executor.clone()).or_default();
+        streams.next.push_back(stream);
         events
     }
 
+    /// What is delivered from now on is for the next stream; the one before ends.
+    pub(crate) fn turn_over(&mut self, executor: &ExecutorKey) {
+        if let Some(streams) = self.streams.get_mut(executor)
+            && let Some(next) = streams.next.pop_front()
+        {
+            streams.now = Some(next);
+        }
+    }
+
     pub(crate) fn is_subscribed(&self, executor: &ExecutorKey) -> bool {
-        self.streams.get(executor).is_some_and(Stream::is_open)
+        let latest = self.streams.get(executor).and_then(Streams::latest);
+        latest.is_some_and(Stream::is_open)
     }
 
     /// A stream has no reader any more; whether it was the executor's latest.
     pub(crate) fn lost(&mut self, executor: &ExecutorKey, number: u64) -> bool {
-        let latest = self.streams.get(executor);
-        let latest = latest.is_some_and(|stream| stream.number == number);
-        if latest {
-            self.streams.remove(executor);
-        }
-        latest
+        let latest = self.streams.get(executor).and_then(Streams::latest);
+        latest.is_some_and(|stream| stream.number == number)
     }
 
     /// The executor is gone: its stream ends.
@@ -197,14 +219,15 @@ impl Executors {
 
     /// Whether the executor will get it, or has no stream at all; one that does not read loses it.
     pub(crate) fn deliver(&mut self, executor: &ExecutorKey, event: &Event) -> bool {
-        let Some(stream) = self.streams.get(executor) else {
+        let Some(streams) = self.streams.get_mut(executor) else {
             return true;
         };
-        let sent = stream.send(event);
+        let sent = streams.now.as_ref().is_none_or(|now| now.send(event));
         if !sent {
-            self.streams.remove(executor);
+            streams.now = None;
         }
-        sent
+        // One that came back already has not lost its connection.
+        sent || !streams.next.is_empty()
     }
 }
 

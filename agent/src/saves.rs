@@ -186,7 +186,7 @@ fn unit_of(action: &Action, tasks: &Tasks) -> Option<Unit> {
         | Action::StartExecutor { executor }
         | Action::ReleaseExecutor { executor, .. }
         | Action::DiscardExecutor { executor, .. }
-        | Action::Welcome { executor }
+        | Action::Welcome { executor, .. }
         | Action::Deliver { executor, .. }
         | Action::Resize { executor }
         | Action::TellMessage { executor, .. }

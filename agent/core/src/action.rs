@@ -117,10 +117,13 @@ pub enum Action {
     },
     /// Send to the coordinator.
     Send(StatusUpdate),
-    /// Tell an executor of a framework's own that it has subscribed, first of all.
+    /// What an executor of a framework's own is told from now on is for the connection that it made
+    /// last; first of all that it has subscribed.
     Welcome {
         /// Which.
         executor: ExecutorKey,
+        /// Whether it is told to end instead.
+        closing: bool,
     },
     /// Tell it something else.
     Deliver {

@@ -312,12 +312,13 @@ impl Custom {
         if let (Some(grace_ms), None) = (self.closing_ms, self.close_due_ms) {
             self.close_due_ms = Some(turn.now.uptime_ms.saturating_add(grace_ms));
         }
-        if self.is_closing() {
+        let closing = self.is_closing();
+        turn.act(Action::Welcome {
+            executor: self.key.clone(),
+            closing,
+        });
+        if closing {
             self.say(plain(event::Type::Shutdown), turn);
-        } else {
-            turn.act(Action::Welcome {
-                executor: self.key.clone(),
-            });
         }
     }
 

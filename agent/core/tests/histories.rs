@@ -139,7 +139,7 @@ impl World {
             | Action::StartExecutor { executor }
             | Action::ReleaseExecutor { executor, .. }
             | Action::DiscardExecutor { executor, .. }
-            | Action::Welcome { executor }
+            | Action::Welcome { executor, .. }
             | Action::Deliver { executor, .. }
             | Action::Resize { executor }
             | Action::TellMessage { executor, .. }

@@ -73,7 +73,7 @@ impl Daemon {
                 self.provision.give_back(&container);
             }
             Action::Send(update) => self.send(update),
-            Action::Welcome { executor } => self.welcome(&executor),
+            Action::Welcome { executor, closing } => self.welcome(&executor, closing),
             Action::Deliver { executor, event } => self.deliver(&executor, &event),
             Action::Resize { executor } => self.resize(&executor),
             Action::TellMessage { executor, data } => self.tell_message(&executor, data),

@@ -130,8 +130,10 @@ impl Daemon {
         }
     }
 
-    pub(super) fn welcome(&mut self, executor: &ExecutorKey) {
-        let Some(custom) = self.tasks.custom(executor) else {
+    /// One that is to end hears that first, and nothing else.
+    pub(super) fn welcome(&mut self, executor: &ExecutorKey, closing: bool) {
+        self.executors.turn_over(executor);
+        let Some(custom) = self.tasks.custom(executor).filter(|_| !closing) else {
             return;
         };
         let subscribed = event::Subscribed {

@@ -355,7 +355,7 @@ impl World {
                 self.disk.remove(&executor);
             }
             Action::CancelPull { .. } | Action::Probe { .. } => {}
-            Action::Welcome { executor }
+            Action::Welcome { executor, .. }
             | Action::Deliver { executor, .. }
             | Action::Resize { executor }
             | Action::TellMessage { executor, .. }
