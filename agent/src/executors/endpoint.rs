@@ -81,7 +81,11 @@ pub(crate) fn open(
     let names: Vec<&ContainerId> = known.iter().map(|process| &process.container).collect();
     let mut executors = Executors::new(layout.doors(), (tokens, of_node), events.clone(), &names);
     for process in known.iter().filter(|process| process.stage != Stage::Ended) {
-        executors.open(&process.container, Path::new(&process.sandbox))?;
+        let container = &process.container;
+        if let Err(error) = executors.open(container, Path::new(&process.sandbox)) {
+            // It still has the address, and else its time to come back runs out.
+            tracing::error!(%container, "opening the socket of an executor: {error}");
+        }
     }
     Ok(executors)
 }

@@ -51,13 +51,17 @@ impl Tokens {
     /// With the secret in `path`, made if it is not there. One that cannot be one is replaced:
     /// executors with tokens of before are then known no more.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let kept = match durable::read_bounded(path, SECRET_BYTES as u64) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            kept => kept.ok().filter(|kept| kept.len() == SECRET_BYTES),
-        };
-        let secret = match kept {
-            Some(secret) => secret,
-            None => make(path)?,
+        let secret = match durable::read_bounded(path, SECRET_BYTES as u64) {
+            Ok(kept) if kept.len() == SECRET_BYTES => kept,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => make(path)?,
+            _ => {
+                tracing::error!(
+                    "{} is damaged and made anew: executors that are there are no longer known by \
+                     their tokens, only by their own sockets and addresses",
+                    path.display()
+                );
+                make(path)?
+            }
         };
         Ok(Self {
             secret: hmac::Key::new(hmac::HMAC_SHA256, &secret),

@@ -1,5 +1,6 @@
 //! The agent as a process: its `main`, and the handle by which tests start, kill and stop it.
 
+use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
@@ -133,16 +134,26 @@ impl Node {
         path
     }
 
+    /// What makes this program the node's agent.
+    fn words(&self) -> Vec<OsString> {
+        let times = &self.executor_times;
+        let times = [times.register_ms, times.reregister_ms, times.shutdown_ms];
+        let words = [
+            "agent".into(),
+            self.data().into(),
+            self.coordinator.socket.clone().into(),
+        ];
+        words
+            .into_iter()
+            .chain(times.map(|ms| ms.to_string().into()))
+            .collect()
+    }
+
     pub(crate) fn spawn(&mut self) {
         let log = std::fs::File::options();
         let log = { log }.create(true).append(true).open(self.log()).unwrap();
         let child = Command::new(&self.exe)
-            .arg("agent")
-            .arg(self.data())
-            .arg(&self.coordinator.socket)
-            .arg(self.executor_times.register_ms.to_string())
-            .arg(self.executor_times.reregister_ms.to_string())
-            .arg(self.executor_times.shutdown_ms.to_string())
+            .args(self.words())
             .env("RUST_LOG", "debug")
             .stdin(Stdio::null())
             .stderr(log)
@@ -158,9 +169,7 @@ impl Node {
         let mut agent = Command::new("sh")
             .args(["-c", "read go; exec \"$0\" \"$@\" </dev/null"])
             .arg(&exe)
-            .arg("agent")
-            .arg(self.data())
-            .arg(&self.coordinator.socket)
+            .args(self.words())
             .env("RUST_LOG", "debug")
             .stdin(Stdio::piped())
             .stderr(log)

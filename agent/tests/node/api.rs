@@ -88,6 +88,7 @@ async fn end(node: &Node, tasks: &[&str]) {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "one story, or one table")]
 pub(crate) fn every_question_in_both_encodings() {
     run(async {
         let mut node = Node::start().await;

@@ -131,6 +131,7 @@ async fn bridged(node: &Node, task: &str) -> (String, String) {
     (running.container_id, running.sandbox)
 }
 
+#[expect(clippy::too_many_lines, reason = "one story, or one table")]
 pub(crate) fn nested_containers_live_in_a_task() {
     run(async {
         let mut node = Node::start().await;
@@ -212,6 +213,7 @@ pub(crate) fn nested_containers_live_in_a_task() {
     });
 }
 
+#[expect(clippy::too_many_lines, reason = "one story, or one table")]
 pub(crate) fn launches_are_refused_in_words() {
     run(async {
         let node = Node::start().await;
