@@ -25,6 +25,8 @@ pub(crate) struct Execs {
 
 #[derive(Debug)]
 struct Session {
+    /// What clients call it.
+    called: ContainerId,
     /// Whether it is remembered after its end.
     kept: bool,
     /// Whether it is one of the sessions that are bounded in number.
@@ -65,6 +67,7 @@ impl Execs {
         kept: bool,
     ) {
         let session = Session {
+            called: id.clone(),
             kept,
             counts: kept,
             started: Some(started),
@@ -102,7 +105,7 @@ impl Execs {
     /// it.
     pub(crate) fn watch(
         &mut self,
-        container: &ContainerId,
+        (container, called): (&ContainerId, ContainerId),
         ended: oneshot::Sender<ExitStatus>,
         now_ms: u64,
     ) {
@@ -111,6 +114,7 @@ impl Execs {
             None => {
                 self.forget_old(now_ms);
                 let watched = Session {
+                    called: called.clone(),
                     kept: true,
                     counts: false,
                     started: None,
@@ -120,12 +124,13 @@ impl Execs {
                 self.sessions.insert(container.clone(), watched);
             }
         }
-        self.wait(container, ended);
+        self.wait(&called, ended);
     }
 
     /// Answers at the end; drops the question when the session is not known.
-    pub(crate) fn wait(&mut self, id: &ContainerId, reply: oneshot::Sender<ExitStatus>) {
-        match self.sessions.get_mut(id) {
+    pub(crate) fn wait(&mut self, called: &ContainerId, reply: oneshot::Sender<ExitStatus>) {
+        let mut sessions = self.sessions.values_mut();
+        match sessions.find(|session| session.called == *called) {
             Some(Session {
                 ended: Some((status, _)),
                 ..
@@ -135,6 +140,12 @@ impl Execs {
             Some(session) if session.waiters.len() < WAITERS_MAX => session.waiters.push(reply),
             _ => {}
         }
+    }
+
+    /// Forgets one that has ended before its time; whether there was one.
+    pub(crate) fn forget(&mut self, id: &ContainerId) -> bool {
+        let ended = |session: &Session| session.ended.is_some();
+        self.sessions.get(id).is_some_and(ended) && self.sessions.remove(id).is_some()
     }
 
     pub(crate) fn is_running(&self, id: &ContainerId) -> bool {

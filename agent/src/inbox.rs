@@ -186,6 +186,8 @@ pub(crate) struct ExecOrder {
 /// The terminal of a task's container is wanted.
 pub(crate) struct AttachOrder {
     pub(crate) container: ContainerId,
+    /// What clients call it: with that of its executor before it if it is a member of a group.
+    pub(crate) called: ContainerId,
     /// A socket for the master, and a pipe for what comes out of it.
     pub(crate) fds: Vec<OwnedFd>,
     /// Hears of the container's end, of which it can also be asked a while afterwards.

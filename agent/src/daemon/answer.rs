@@ -119,7 +119,7 @@ impl Daemon {
     /// Sends it to the keeper, which answers on a socket of the order's.
     fn attach(&mut self, order: AttachOrder) {
         let (id, now_ms) = (order.container, self.uptime_ms());
-        self.execs.watch(&id, order.ended, now_ms);
+        self.execs.watch((&id, order.called), order.ended, now_ms);
         let fds: Vec<_> = order.fds.iter().map(|fd| fd.as_fd()).collect();
         if let Err(error) = self.keeper.request(&Request::Attach { id }, &fds) {
             tracing::warn!("asking for a terminal: {}", crate::chain(&error));

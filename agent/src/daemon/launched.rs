@@ -230,9 +230,17 @@ impl Daemon {
     /// Forgets one that has ended, with those inside it.
     pub(super) fn remove_container(&mut self, chain: &[String]) -> Named {
         let named = self.named(chain);
-        if let (Named::Ended, Some((id, _))) = (named, self.place(chain)) {
-            self.end_below(id.as_str());
-            self.launched.forget(&id);
+        let id = self.place(chain).map(|(id, _)| id);
+        match (named, id) {
+            (Named::Ended, Some(id)) => {
+                self.end_below(id.as_str());
+                self.launched.forget(&id);
+            }
+            (Named::Unknown, Some(session)) if self.execs.is_running(&session) => {
+                return Named::Live;
+            }
+            (Named::Unknown, Some(session)) if self.execs.forget(&session) => return Named::Ended,
+            _ => {}
         }
         named
     }

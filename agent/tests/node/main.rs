@@ -7,6 +7,7 @@
 
 mod agent;
 mod api;
+mod attach;
 mod bridge;
 mod checks;
 mod coordinator;
@@ -171,6 +172,34 @@ const TESTS: &[Test] = &[
     (
         "output::bytes_are_given_as_they_are",
         output::bytes_are_given_as_they_are,
+    ),
+    (
+        "attach::terminals_in_both_formats",
+        attach::terminals_in_both_formats,
+    ),
+    (
+        "attach::input_ends_waits_and_never_piles_up",
+        attach::input_ends_waits_and_never_piles_up,
+    ),
+    (
+        "attach::who_leaves_takes_the_process_along",
+        attach::who_leaves_takes_the_process_along,
+    ),
+    (
+        "attach::several_watch_and_who_lags_is_cut_off",
+        attach::several_watch_and_who_lags_is_cut_off,
+    ),
+    (
+        "attach::what_is_not_to_be_had_is_refused",
+        attach::what_is_not_to_be_had_is_refused,
+    ),
+    (
+        "attach::a_task_with_a_terminal_is_attached_to",
+        attach::a_task_with_a_terminal_is_attached_to,
+    ),
+    (
+        "attach::members_of_groups_are_joined",
+        attach::members_of_groups_are_joined,
     ),
     (
         "image::an_image_says_what_it_runs",

@@ -69,7 +69,8 @@ pub(super) async fn output(
             let shown = shown.map_err(|error| failed(&error))?;
             // The master is for input only; this copy of it goes at once.
             let (ended, _) = oneshot::channel();
-            drop(hand_out(server, &task, Some(writer.into()), ended).await?);
+            let called = containers::name(container)?;
+            drop(hand_out(server, (&task, called), Some(writer.into()), ended).await?);
             let (records, body) = mpsc::channel(LAG_RECORDS);
             tokio::spawn(follow(shown, records, accept));
             Ok(answer(body, accept))
@@ -95,10 +96,11 @@ async fn follow(mut shown: pipe::Receiver, records: mpsc::Sender<bytes::Bytes>, 
     }
 }
 
-/// A copy of the master of a task's terminal. What comes out of it goes into `watcher`, too.
+/// A copy of the master of the terminal of a task, which clients call so. What comes out of it goes
+/// into `watcher`, too.
 async fn hand_out(
     server: &Server,
-    task: &TaskRow,
+    (task, called): (&TaskRow, ContainerId),
     watcher: Option<OwnedFd>,
     ended: oneshot::Sender<gantry_isolation::spec::ExitStatus>,
 ) -> Result<OwnedFd, Problem> {
@@ -111,6 +113,7 @@ async fn hand_out(
     let fds = std::iter::once(theirs).chain(watcher).collect();
     let order = AttachOrder {
         container,
+        called,
         fds,
         ended,
     };
@@ -158,7 +161,8 @@ pub(super) async fn input(server: &Arc<Server>, mut records: Records) -> Result<
         Place::Task(task) => {
             let _typing = server.joined.type_into(task.container.as_str())?;
             let (ended, end) = oneshot::channel();
-            let master = hand_out(server, &task, None, ended).await?;
+            let called = containers::name(&container)?;
+            let master = hand_out(server, (&task, called), None, ended).await?;
             let mut stdin = Stdin::terminal(master).map_err(|error| failed(&error))?;
             tokio::select! {
                 done = feed(&mut stdin, &mut records) => done?,

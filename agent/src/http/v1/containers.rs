@@ -21,8 +21,8 @@ pub(super) const SIGKILL: i32 = 9;
 const SIGNAL_MAX: i32 = 64;
 
 /// What is waited for: a session by its parent and itself, or the container of a task that a client
-/// attached to.
-fn name(container: &v1::ContainerId) -> Result<ContainerId, Problem> {
+/// attached to, by its executor and itself if it is a member of a group.
+pub(super) fn name(container: &v1::ContainerId) -> Result<ContainerId, Problem> {
     if let Some(parent) = container.parent.as_deref() {
         return place::session(parent, &container.value);
     }
