@@ -106,12 +106,12 @@ pub(crate) struct Detacher {
 }
 
 impl Detacher {
-    /// What of the typed bytes is passed on; nothing when the person lets go.
-    pub(crate) fn pass(&mut self, typed: &[u8]) -> Option<Vec<u8>> {
+    /// What of the typed bytes is passed on, and whether the person then lets go.
+    pub(crate) fn pass(&mut self, typed: &[u8]) -> (Vec<u8>, bool) {
         let mut passed = Vec::with_capacity(typed.len() + 1);
         for &key in typed {
             if self.armed && key == DETACH[1] {
-                return None;
+                return (passed, true);
             }
             if std::mem::replace(&mut self.armed, key == DETACH[0]) {
                 passed.push(DETACH[0]);
@@ -120,7 +120,7 @@ impl Detacher {
                 passed.push(key);
             }
         }
-        Some(passed)
+        (passed, false)
     }
 }
 
@@ -130,19 +130,22 @@ mod tests {
 
     #[test]
     fn only_both_keys_one_after_the_other_detach() {
-        for (typed, want) in [
-            (&[&b"ls\r"[..]][..], Some(&b"ls\r"[..])),
-            (&[b"\x10\x11"], None),
-            (&[b"a\x10", b"\x11"], None),
-            (&[b"\x11\x10"], Some(b"\x11")),
-            (&[b"\x10x\x11"], Some(b"\x10x\x11")),
-            (&[b"\x10\x10\x11"], None),
-            (&[b"\x10", b"", b"y"], Some(b"\x10y")),
+        for (typed, want, lets_go) in [
+            (&[&b"ls\r"[..]][..], &b"ls\r"[..], false),
+            (&[b"\x10\x11"], b"", true),
+            (&[b"a\x10", b"\x11"], b"a", true),
+            (&[b"\x03\x10\x11rest"], b"\x03", true),
+            (&[b"\x11\x10"], b"\x11", false),
+            (&[b"\x10x\x11"], b"\x10x\x11", false),
+            (&[b"\x10\x10\x11"], b"\x10", true),
+            (&[b"\x10", b"", b"y"], b"\x10y", false),
         ] {
             let mut detacher = Detacher::default();
-            let passed: Option<Vec<Vec<u8>>> =
+            let passed: Vec<(Vec<u8>, bool)> =
                 typed.iter().map(|bytes| detacher.pass(bytes)).collect();
-            assert_eq!(passed.map(|p| p.concat()).as_deref(), want, "{typed:?}");
+            let let_go = passed.iter().any(|(_, let_go)| *let_go);
+            let keys: Vec<u8> = passed.into_iter().flat_map(|(keys, _)| keys).collect();
+            assert_eq!((&keys[..], let_go), (want, lets_go), "{typed:?}");
         }
     }
 }

@@ -19,7 +19,7 @@ use gantry_wire::mesos::{Encoding, decode, encode};
 use reqwest::{Body, Response};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use tokio::time::interval;
+use tokio::time::{interval, timeout};
 
 use crate::client::Client;
 use crate::failure::{Exit, Failure};
@@ -32,6 +32,8 @@ const RECORD_MAX_BYTES: usize = 4 << 20;
 const WAITING_MAX: usize = 8;
 /// As clients of Mesos have it; well below what a node takes for silence.
 const HEARTBEAT: Duration = Duration::from_secs(30);
+/// How long a person who lets go waits for what was typed before.
+const LET_GO_MAX: Duration = Duration::from_secs(1);
 
 /// What is typed, or comes down a pipe.
 #[derive(Debug, Clone, Copy)]
@@ -93,7 +95,11 @@ pub(super) async fn pass_on(
     tokio::select! {
         answer = &mut post => answer.map(|_| Ended::Closed),
         end = &mut read => match end {
-            Ended::Detached => Ok(end),
+            Ended::Detached => {
+                // What was typed before is still on its way.
+                let _ = timeout(LET_GO_MAX, post).await;
+                Ok(end)
+            }
             Ended::Closed => post.await.map(|_| end),
         },
     }
@@ -116,12 +122,18 @@ async fn read(input: Input, records: &mpsc::Sender<Vec<u8>>) -> Ended {
                     let _ = records.send(typed(&[])).await;
                     return Ended::Closed;
                 }
-                Some(bytes) if input.detach => match detacher.pass(&bytes) {
-                    None => return Ended::Detached,
+                Some(bytes) if input.detach => {
+                    let (keys, lets_go) = detacher.pass(&bytes);
                     // An empty record would be the end.
-                    Some(keys) if keys.is_empty() => Ok(()),
-                    Some(keys) => records.send(typed(&keys)).await,
-                },
+                    let sent = match keys.is_empty() {
+                        true => Ok(()),
+                        false => records.send(typed(&keys)).await,
+                    };
+                    if lets_go {
+                        return Ended::Detached;
+                    }
+                    sent
+                }
                 Some(bytes) => records.send(typed(&bytes)).await,
             },
             () = resized(&mut resizes) => match keyboard::size() {
