@@ -99,7 +99,7 @@ impl AgentArgs {
         place::require_root("agent")?;
         let data = place::data_dir(Some(&role.data_dir))?;
         let mut signals = Signals::new()?;
-        let end_tasks = role.end_tasks;
+        let mut end_tasks = role.end_tasks;
         let (config, connect) = role.parts(&settings, &data)?;
         // Tasks of a former life may be running: they are kept out before anything listens.
         gantry_agent::protect_ports(&config);
@@ -110,8 +110,13 @@ impl AgentArgs {
             agent.hostname(),
             agent.http_address()
         ));
+        let (gone, mut marked) = (agent.gone(), false);
         let failed = tokio::select! {
             why = agent.failed() => Some(why),
+            () = gone => {
+                (marked, end_tasks) = (true, true);
+                None
+            }
             () = signals.first() => None,
         };
         if let Some(why) = failed {
@@ -136,6 +141,11 @@ impl AgentArgs {
         };
         for sentence in &left {
             output::note(&format!("left behind: {sentence}"));
+        }
+        if marked {
+            let message = "an operator has marked this node as gone";
+            let hint = format!("to use the machine again, move {} away", data.display());
+            return Err(Failure::new(Exit::Failed, message).hint(hint));
         }
         Ok(())
     }

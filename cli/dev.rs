@@ -171,7 +171,9 @@ impl DevArgs {
         };
         // Nobody may be reading: the node runs all the same.
         let _ = output::print(&greeting.to_string());
+        let gone = agent.gone();
         let why = tokio::select! {
+            () = gone => "an operator has marked this node as gone".to_owned(),
             why = coordinator.failed() => format!("the coordinator cannot go on: {why}"),
             why = agent.failed() => format!("the agent cannot go on: {why}"),
         };

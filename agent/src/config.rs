@@ -1,6 +1,5 @@
 //! What an agent is told at its start. Decides defaults; checks nothing (see `start`).
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -8,6 +7,8 @@ use gantry_agent_core::ExecutorTimes;
 use gantry_fetch::Config as FetchConfig;
 use gantry_image::RegistryConfig;
 use gantry_link::Accepting;
+use gantry_wire::mesos::v1::Attribute;
+use gantry_wire::units::{Bytes, MilliCpu};
 
 use crate::offer::Overrides;
 use crate::verbosity::Verbosity;
@@ -43,7 +44,15 @@ pub struct Config {
     /// What to offer instead of what is detected.
     pub resources: Overrides,
     /// Attributes of the node.
-    pub attributes: BTreeMap<String, String>,
+    pub attributes: Vec<Attribute>,
+    /// Where it fails together with others.
+    pub domain: Domain,
+    /// Mounts that are called this and a number are MOUNT disks; empty: none is looked for.
+    pub mount_disks: String,
+    /// Memory that stays with the system; None: the default, of which more may be offered.
+    pub system_mem: Option<Bytes>,
+    /// Processors that stay with the system.
+    pub system_cpus: MilliCpu,
     /// How registries are spoken to.
     pub registries: RegistryConfig,
     /// What tasks may have fetched.
@@ -75,6 +84,15 @@ pub struct Secured {
     pub accepting: Accepting,
 }
 
+/// A fault domain; empty names: none is told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Domain {
+    /// Such as a data center.
+    pub region: String,
+    /// Such as a room of it.
+    pub zone: String,
+}
+
 impl Config {
     /// An agent on loopback with defaults for everything else.
     #[must_use]
@@ -89,7 +107,11 @@ impl Config {
             tasks_may_use_api: false,
             allowed_hosts: Vec::new(),
             resources: Overrides::default(),
-            attributes: BTreeMap::new(),
+            attributes: Vec::new(),
+            domain: Domain::default(),
+            mount_disks: String::new(),
+            system_mem: None,
+            system_cpus: MilliCpu(0),
             registries: RegistryConfig::default(),
             fetch: FetchConfig::default(),
             output: OutputLimits::default(),

@@ -12,6 +12,7 @@
 mod act;
 mod answer;
 mod custom;
+pub(crate) mod drain;
 mod hear;
 mod launch;
 mod launched;
@@ -46,6 +47,7 @@ use crate::layout::Layout;
 use crate::provision::Provision;
 use crate::sandboxes::{Layers, Sandboxes};
 use crate::saves::Saves;
+use drain::Draining;
 pub(crate) use stop::FINISH_MAX_MS;
 use stop::Stopping;
 
@@ -92,6 +94,7 @@ pub(crate) struct Daemon {
     /// Tasks whose end is counted but not acknowledged.
     ended: BTreeSet<TaskId>,
     stopping: Stopping,
+    draining: Draining,
     actions: Vec<Action>,
     keeper_id: KeeperId,
     /// What the keeper said before the loop began.
@@ -111,6 +114,7 @@ pub(crate) struct Parts {
     pub(crate) provision: Provision,
     pub(crate) prober: Prober,
     pub(crate) identity: Identity,
+    pub(crate) draining: Draining,
     pub(crate) sandboxes: Sandboxes,
     pub(crate) launched: Launched,
     pub(crate) layout: Layout,
@@ -143,6 +147,7 @@ impl Daemon {
             layers: Layers::default(),
             ended: BTreeSet::new(),
             stopping: Stopping::default(),
+            draining: parts.draining,
             actions: Vec::new(),
             keeper_id: parts.found.id,
             said: parts.found.said,

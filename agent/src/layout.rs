@@ -2,7 +2,7 @@
 //! kernel. Decides names only; reads and writes nothing but the directories themselves.
 //!
 //! ```text
-//! keeper.sock keeper.lock keeper.id   agent.json   lock
+//! keeper.sock keeper.lock keeper.id   agent.json   drain.json   lock
 //! tasks/<task>.json                   checkpoints     tasks.corrupt/   those that cannot be read
 //! executors/<container>.json          those of executors with their tasks
 //! customs/<container>.json            those of frameworks' own executors with their tasks
@@ -72,6 +72,9 @@ impl Layout {
     }
     pub(crate) fn identity(&self) -> PathBuf {
         self.root.join("agent.json")
+    }
+    pub(crate) fn drain(&self) -> PathBuf {
+        self.root.join("drain.json")
     }
     pub(crate) fn keeper_id(&self) -> PathBuf {
         self.root.join("keeper.id")

@@ -19,6 +19,7 @@ mod config;
 mod container;
 mod coordinators;
 mod daemon;
+mod disks;
 mod durable;
 mod ends;
 mod environment;
@@ -51,8 +52,9 @@ mod statistics;
 mod verbosity;
 mod volumes;
 
-pub use config::{Config, HTTP_PORT, Secured};
+pub use config::{Config, Domain, HTTP_PORT, Secured};
 pub use coordinators::{Connect, Coordinators, Stream, Target, TargetError};
+pub use disks::DiskError;
 /// How long executors of frameworks' own may take.
 pub use gantry_agent_core::ExecutorTimes;
 /// Images, for the flags and commands that are about them.
@@ -65,6 +67,7 @@ pub use image_server::{ImageServer, ImagesError};
 pub use keeper::KeeperError;
 pub use logger::{OutputLimits, OutputLimitsError};
 pub use offer::{OfferError, Overrides};
+pub use resources::ResourcesError;
 pub use running::Running;
 pub use shield::protect_ports;
 pub use start::{StartError, start};

@@ -3,12 +3,15 @@
 
 use std::collections::BTreeMap;
 
+use gantry_wire::agent::inventory::reserve;
 use gantry_wire::mesos::amounts::{AmountsError, from_resources};
 use gantry_wire::mesos::resources_text::NO_ROLE;
 use gantry_wire::mesos::v1::Resource;
 use gantry_wire::mesos::v1::resource::reservation_info;
 use gantry_wire::resources::{PortRanges, Resources};
 use gantry_wire::units::{Bytes, MilliCpu};
+
+use crate::disks;
 
 /// Why a node cannot offer something.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,8 +25,11 @@ pub enum OfferError {
     /// Not a role.
     #[error("'{0}' is no role")]
     Role(String),
-    /// Disks, volumes, revocable and shared resources.
-    #[error("resource '{0}' has a disk, or is revocable or shared: that is not configured here")]
+    /// Disks without a directory, volumes, revocable and shared resources.
+    #[error(
+        "resource '{0}' is revocable, shared, a volume, or a disk that is neither PATH nor MOUNT \
+         with an absolute root: that is not configured here"
+    )]
     Special(String),
 }
 
@@ -42,6 +48,8 @@ pub struct Overrides {
     pub ports: Option<PortRanges>,
     /// By the role that alone may have them.
     pub reserved: BTreeMap<String, Resources>,
+    /// Disks with a PATH or MOUNT source.
+    pub disks: Vec<Resource>,
 }
 
 impl Overrides {
@@ -51,20 +59,37 @@ impl Overrides {
     /// # Errors
     /// See [`OfferError`].
     pub fn of(list: &[Resource]) -> Result<Self, OfferError> {
-        let mut unreserved = Vec::new();
+        let (mut unreserved, mut disks) = (Vec::new(), Vec::new());
         let mut reserved: BTreeMap<String, Vec<Resource>> = BTreeMap::new();
         for resource in list {
-            let special = [resource.disk.is_some(), resource.revocable.is_some()];
-            if special.contains(&true) || resource.shared.is_some() {
+            let special = resource.revocable.is_some() || resource.shared.is_some();
+            let on_disk = resource.disk.is_some();
+            let has_root = disks::root(resource).is_some_and(|root| root.starts_with('/'));
+            let plain = resource.disk.as_ref();
+            let plain = plain.is_none_or(|d| d.persistence.is_none() && d.volume.is_none());
+            if special || !plain || (on_disk && !(has_root && resource.name == "disk")) {
                 return Err(OfferError::Special(resource.name.clone()));
             }
-            match role(resource)? {
+            let owner = role(resource)?;
+            if on_disk {
+                let mut disk = resource.clone();
+                (disk.role, disk.reservations) = (None, Vec::new());
+                if let Some(role) = owner {
+                    reserve(&mut disk, &role);
+                }
+                disks.push(disk);
+                continue;
+            }
+            match owner {
                 None => unreserved.push(resource.clone()),
                 Some(role) => reserved.entry(role).or_default().push(resource.clone()),
             }
         }
         let free = from_resources(&unreserved)?;
-        let named = |name: &str| list.iter().any(|resource| resource.name == name);
+        let named = |name: &str| {
+            let mut root = list.iter().filter(|resource| resource.disk.is_none());
+            root.any(|resource| resource.name == name)
+        };
         let mut by_role = BTreeMap::new();
         for (role, list) in reserved {
             by_role.insert(role, from_resources(&list)?);
@@ -76,6 +101,7 @@ impl Overrides {
             gpus: named("gpus").then_some(free.gpus),
             ports: named("ports").then_some(free.ports),
             reserved: by_role,
+            disks,
         })
     }
 }
@@ -128,6 +154,15 @@ mod tests {
         assert_eq!(told.reserved["a/b"].cpus, MilliCpu(2_000));
         assert_eq!(told.reserved["a/b"].mem, Bytes(64 << 20));
         assert_eq!(told.reserved["c"].ports.len(), 2);
+        let json = r#"[{"name":"disk","type":"SCALAR","scalar":{"value":1},"role":"x",
+            "disk":{"source":{"type":"PATH","path":{"root":"/p"}}}}]"#;
+        let told = Overrides::of(&parse(json, "*").unwrap()).unwrap();
+        assert_eq!(
+            (told.disks.len(), told.disk),
+            (1, None),
+            "the root disk is detected all the same"
+        );
+        assert_eq!(told.disks[0].reservations[0].role(), "x");
         let json = r#"[{"name":"cpus","type":"SCALAR","scalar":{"value":1},"role":"x"}]"#;
         let told = Overrides::of(&parse(json, "*").unwrap()).unwrap();
         assert_eq!(told.reserved["x"].cpus, MilliCpu(1_000));

@@ -83,6 +83,12 @@ impl Running {
         }
     }
 
+    /// Resolves only when an operator has marked this node as gone: its tasks end already, and the
+    /// agent should be stopped with [`Running::stop_tasks`].
+    pub fn gone(&self) -> impl Future<Output = ()> + use<> {
+        self.facts.gone.clone().cancelled_owned()
+    }
+
     /// Ends every task and leaves nothing: no process, cgroup, mount, link or rule. Returns what
     /// could not be removed, as sentences.
     pub async fn stop_tasks(mut self) -> Vec<String> {

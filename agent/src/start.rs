@@ -16,12 +16,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use gantry_agent_core::{Checkpoint, ExecutorCheckpoint, Saved, Stage, Tasks};
 use gantry_fetch::{Config as FetchConfig, Fetcher};
 use gantry_image::{RegistryConfig, Store, StoreConfig};
-use gantry_isolation::cgroup::Hierarchies;
+use gantry_isolation::cgroup::{self, Hierarchies};
 use gantry_isolation::gpu::{self, Gpu};
+use gantry_isolation::spec::Limits;
 use gantry_net::{Known, Network, NetworkConfig, PortMap, Severity};
 use gantry_wire::agent::{NetworkMode, PortMapping};
 use gantry_wire::ids::ContainerId;
 use gantry_wire::time::Millis;
+use gantry_wire::units::MilliCpu;
 use rustix::fs::FlockOperation;
 use rustix::process::{Resource, Rlimit};
 use tokio::net::TcpListener;
@@ -34,6 +36,7 @@ use crate::checks::Prober;
 use crate::config::Config;
 use crate::container::NodeFacts;
 use crate::coordinators::Connect;
+use crate::daemon::drain::Draining;
 use crate::daemon::{Daemon, Parts};
 use crate::executors::endpoint;
 use crate::facts::Facts;
@@ -49,6 +52,7 @@ use crate::layout::Layout;
 use crate::logger::OutputLimitsError;
 use crate::metrics::Counter;
 use crate::provision::{Provision, port_maps};
+use crate::resources::{Offered, ResourcesError};
 use crate::running::Running;
 use crate::sandboxes::Sandboxes;
 use crate::saves::Saves;
@@ -86,9 +90,9 @@ pub enum StartError {
     /// There is no keeper.
     #[error(transparent)]
     Keeper(#[from] KeeperError),
-    /// What the node offers cannot be found out.
-    #[error("finding out what this node offers")]
-    Resources(#[source] io::Error),
+    /// The node cannot offer what it is told to.
+    #[error(transparent)]
+    Resources(#[from] ResourcesError),
     /// The listener is not for the outside.
     #[error("{0} is not a loopback address: the agent listens only there")]
     NotLoopback(SocketAddr),
@@ -120,6 +124,7 @@ struct OnDisk {
     lock: File,
     layout: Layout,
     identity: Identity,
+    draining: Draining,
     checkpoints: Checkpoints,
     found: Found,
     sandboxes: Sandboxes,
@@ -161,8 +166,11 @@ pub async fn start<C: Connect>(config: Config, coordinators: C) -> Result<Runnin
 
     let gpus = gpu::detect(Path::new("/"));
     let count = gpus.len() as u64;
-    let resources = resources::detect(&config.resources, disk.layout.root(), count);
-    let resources = resources.map_err(StartError::Resources)?;
+    let offered = resources::offered(&config, disk.layout.root(), count)?;
+    // Without a group of this node nothing of a former life runs: this may be another boot.
+    if cgroup::parent_id(&disk.layout.cgroup_parent()).is_some() {
+        resources::keeps(&offered, &disk.found.saved)?;
+    }
     let (plain, own) = listen(config.http).await?;
     let (address, secured) = match &config.secured {
         None => (own, None),
@@ -187,8 +195,9 @@ pub async fn start<C: Connect>(config: Config, coordinators: C) -> Result<Runnin
     let node = node_facts(&config, &disk.layout, host_ip, gpus);
     let held = hold_keeper(&config, &disk.layout, own.port())?;
     lacks.extend(held.keeper.exposed.clone());
-    let attributes = config.attributes.clone();
-    let facts = Facts::new(hostname, address, resources, attributes, lacks, wall());
+    lacks.extend(bound_tasks(&disk.layout, &offered));
+    let offered = (offered.resources, offered.inventory);
+    let facts = Facts::new(hostname, address, offered, lacks, wall());
     run(
         config,
         disk,
@@ -198,6 +207,25 @@ pub async fn start<C: Connect>(config: Config, coordinators: C) -> Result<Runnin
         (node, listeners, calls),
         coordinators,
     )
+}
+
+/// Bounds all tasks together, so that the system keeps its share of a node whose tasks use more than
+/// they asked for; or says that it may not.
+fn bound_tasks(layout: &Layout, offered: &Offered) -> Option<String> {
+    /// The kernel's default period, in which the quota is counted.
+    const PERIOD_US: u64 = 100_000;
+    let quota = |cpus: MilliCpu| cpus.0.saturating_mul(PERIOD_US / 1_000);
+    let limits = Limits {
+        memory_bytes: Some(offered.mem_bound.0),
+        cpu_period_us: Some(PERIOD_US),
+        cpu_quota_us: Some(offered.cpus_bound.map_or(Limits::UNLIMITED, quota)),
+        ..Limits::default()
+    };
+    let bounded = cgroup::limit_parent(&layout.cgroup_parent(), &limits);
+    bounded.err().map(|error| {
+        let why = crate::chain(&error);
+        format!("tasks can take what is kept for the system: {why}")
+    })
 }
 
 /// A listener, and where it really is.
@@ -275,6 +303,7 @@ fn run<C: Connect>(
         provision,
         prober,
         identity: disk.identity,
+        draining: disk.draining,
         sandboxes: disk.sandboxes,
         launched: disk.launched,
         layout: disk.layout,
@@ -325,6 +354,7 @@ fn open(
         }
     })?;
     let identity = Identity::open(layout.identity())?;
+    let draining = Draining::open(layout.drain()).map_err(at)?;
     let executors = (layout.executors(), layout.customs());
     let opened = Checkpoints::open(layout.tasks(), executors, &layout.corrupt());
     let (checkpoints, found) = opened.map_err(at)?;
@@ -360,6 +390,7 @@ fn open(
         lock,
         layout,
         identity,
+        draining,
         checkpoints,
         found,
         sandboxes,

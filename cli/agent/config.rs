@@ -6,10 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use gantry_agent::images::{Mirror, RegistryConfig};
-use gantry_agent::{Config, Coordinators, OutputLimits, Secured, Target};
+use gantry_agent::{Config, Coordinators, Domain, OutputLimits, Secured, Target};
 use gantry_link::{Accepting, Connecting, End, Secret};
-use gantry_wire::mesos::{attributes, resources_text};
-use gantry_wire::units::Bytes;
+use gantry_wire::mesos::v1::DomainInfo;
+use gantry_wire::mesos::{Encoding, attributes, decode, resources_text, value_text};
+use gantry_wire::units::{Bytes, MilliCpu};
 
 use crate::failure::{Exit, Failure};
 use crate::secret;
@@ -136,9 +137,20 @@ pub(crate) fn node_config(settings: &Settings, data_dir: &Path) -> Result<Config
     let parsed = settings.one("attributes", |text| {
         attributes::parse(text).map_err(|e| causes(&e))
     })?;
-    let shown = |a: &_| attributes::print_value(a);
-    let parsed = parsed.unwrap_or_default();
-    config.attributes = parsed.iter().map(|a| (a.name.clone(), shown(a))).collect();
+    config.attributes = parsed.unwrap_or_default();
+    config.domain = settings.one("domain", domain)?.unwrap_or_default();
+    config.mount_disks = settings.text("mount-disks").unwrap_or_default();
+    config.system_mem = settings.one("system-reserved-mem", |mib| {
+        let mib = mib.parse::<u64>().map_err(|e| e.to_string())?;
+        mib.checked_mul(1 << 20)
+            .map(Bytes)
+            .ok_or_else(|| "too much".to_owned())
+    })?;
+    config.system_cpus = MilliCpu(
+        settings
+            .one("system-reserved-cpus", thousandths)?
+            .unwrap_or(0),
+    );
     Ok(config)
 }
 
@@ -159,6 +171,29 @@ fn output_limits(settings: &Settings) -> Result<OutputLimits, Failure> {
         limits.files_max = files;
     }
     Ok(limits)
+}
+
+fn thousandths(text: &str) -> Result<u64, String> {
+    let cpus = text.parse::<f64>().map_err(|e| e.to_string())?;
+    value_text::thousandths(cpus).ok_or_else(|| "it is no amount".to_owned())
+}
+
+/// `region/zone`, or Mesos's JSON.
+fn domain(text: &str) -> Result<Domain, String> {
+    if !text.trim_start().starts_with('{') {
+        let parts = text
+            .split_once('/')
+            .filter(|(r, z)| !r.is_empty() && !z.is_empty());
+        let (region, zone) = parts.ok_or("it has no '/' between a region and a zone")?;
+        let (region, zone) = (region.to_owned(), zone.to_owned());
+        return Ok(Domain { region, zone });
+    }
+    let parsed = decode::<DomainInfo>(Encoding::Json, text.as_bytes()).map_err(|e| causes(&e))?;
+    let domain = parsed.fault_domain.ok_or("it has no fault_domain")?;
+    Ok(Domain {
+        region: domain.region.name,
+        zone: domain.zone.name,
+    })
 }
 
 fn text(text: &str) -> Result<String, Infallible> {

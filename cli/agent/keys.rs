@@ -16,7 +16,7 @@ pub(crate) static AGENT: Role = Role {
     keys: &KEYS,
 };
 
-static KEYS: [Key; 25] = [
+static KEYS: [Key; 29] = [
     Key::new(
         "coordinator",
         "HOST:PORT,…",
@@ -102,6 +102,42 @@ static KEYS: [Key; 25] = [
     )
     .kind(Kind::Pairs)
     .mesos("attributes")
+    .heading(OFFER)
+    .in_dev(),
+    Key::new(
+        "domain",
+        "REGION/ZONE",
+        "REGION/ZONE, or Mesos's JSON",
+        "Fault domain of the node",
+    )
+    .mesos("domain")
+    .heading(OFFER)
+    .in_dev(),
+    Key::new(
+        "mount-disks",
+        "PREFIX",
+        "the beginning of an absolute path",
+        "Filesystems mounted on PREFIX0, PREFIX1 and so on are disks of their own",
+    )
+    .default("/dcos/volume")
+    .heading(OFFER)
+    .in_dev(),
+    Key::new(
+        "system-reserved-cpus",
+        "CPUS",
+        "a number of processors, such as 0.5",
+        "Processors that all tasks together leave to the system",
+    )
+    .default("0")
+    .heading(OFFER)
+    .in_dev(),
+    Key::new(
+        "system-reserved-mem",
+        "MIB",
+        "a number of MiB",
+        "Memory that all tasks together leave to the system [default: 1024, or half of less than \
+         twice that]",
+    )
     .heading(OFFER)
     .in_dev(),
     Key::new(

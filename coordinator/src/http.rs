@@ -20,6 +20,7 @@ mod guard;
 mod mesos;
 mod metrics;
 mod nodes;
+mod operator;
 mod page;
 mod proxy;
 mod query;
@@ -110,6 +111,7 @@ fn mesos() -> Router<Api> {
         .route("/state", get(mesos::state))
         .route("/state-summary", get(mesos::summary))
         .route("/slaves", get(mesos::slaves))
+        .route("/api/v1", post(operator::call))
         .route("/health", get(mesos::health))
         .route("/version", get(mesos::version))
         .route("/metrics/snapshot", get(metrics::snapshot))

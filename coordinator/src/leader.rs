@@ -17,14 +17,16 @@ mod statuses;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_coordinator_core::command::{DisconnectAgent, InitCluster, Kind, RegisterAgent};
+use gantry_coordinator_core::outcome::{Change, Rejection};
 use gantry_coordinator_core::service::queue::QueueEntry;
 use gantry_coordinator_core::service::{Action, Event, Scheduler};
-use gantry_coordinator_core::{Command, Outcome, State};
-use gantry_wire::agent::{Acknowledge, Register, Registered, ToAgent, to_agent};
+use gantry_coordinator_core::{Applied, Command, Outcome, State};
+use gantry_wire::agent::{Acknowledge, Drain, Gone, Register, Registered, ToAgent, to_agent};
 use gantry_wire::ids::AgentId;
 use gantry_wire::time::Millis;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -152,6 +154,9 @@ impl Leader {
     fn applied(&mut self, round: Round) {
         self.index = round.index;
         self.state = round.state;
+        if round.leads {
+            self.operated(&round.applied);
+        }
         match (round.leads, self.scheduler.is_some()) {
             (true, true) => self.step(Event::Applied(&round.applied)),
             (true, false) => self.begin(),
@@ -167,6 +172,44 @@ impl Leader {
                 Kind::InitCluster(InitCluster { cluster_id }),
                 Purpose::Initialise,
             );
+        }
+    }
+
+    /// Tells agents what operators want of them, and ends those that are drained for good.
+    fn operated(&mut self, applied: &[(Command, Applied)]) {
+        let changes = applied.iter().flat_map(|(_, applied)| &applied.changes);
+        let agents: BTreeSet<&AgentId> = changes
+            .filter_map(|change| match change {
+                Change::Agent(id) | Change::Task(_, _, id) => Some(id),
+                Change::App(_) | Change::Deployment(_) => None,
+            })
+            .collect();
+        for id in agents {
+            self.tell_operation(id);
+        }
+    }
+
+    fn tell_operation(&mut self, id: &AgentId) {
+        let state = Arc::clone(&self.state);
+        let Some(agent) = state.agent(id) else {
+            if state.agents().is_gone(id) {
+                self.sessions.send(id, to_agent::Kind::Gone(Gone {}));
+            }
+            return;
+        };
+        let wanted = agent.drain.as_ref().map(|drain| Drain {
+            max_grace_ms: drain.max_grace_ms,
+            mark_gone: drain.mark_gone,
+        });
+        if wanted.as_ref().is_some_and(|drain| drain.mark_gone) && state.is_drained(id) {
+            let agent_id = id.to_string();
+            self.propose(
+                Kind::RemoveAgent(DisconnectAgent { agent_id }),
+                Purpose::Remove,
+            );
+        }
+        if let Some(message) = self.sessions.operation(id, wanted) {
+            self.sessions.send(id, message);
         }
     }
 
@@ -247,6 +290,8 @@ impl Leader {
                     self.acknowledge(to_acknowledge);
                 }
             }
+            // One that is refused has been removed by now.
+            Purpose::Remove => {}
             Purpose::Disconnect(agent_id) => {
                 if result.is_ok() {
                     self.sessions.forget(&agent_id);
@@ -331,6 +376,11 @@ impl Leader {
         match result {
             Ok(Outcome::Rejected(rejection)) => {
                 self.sessions.failed(agent_id, outgoing.id, mint::now());
+                if matches!(rejection, Rejection::AgentGone(_)) {
+                    let kind = Some(to_agent::Kind::Gone(Gone {}));
+                    // The queue is new and empty.
+                    let _ = outgoing.send(ToAgent { kind });
+                }
                 return refuse(&outgoing, &rejection.to_string());
             }
             Ok(_) => {}
@@ -350,6 +400,8 @@ impl Leader {
         {
             tracing::info!(%agent_id, tasks = known.len(), "an agent is connected");
             self.sessions.send(agent_id, reply);
+            self.sessions.drains(agent_id, register.draining);
+            self.tell_operation(agent_id);
             self.step(Event::AgentOnline { agent_id, known });
         }
     }

@@ -49,7 +49,7 @@ pub(crate) use io::weight as io_weight;
 use kill::gather;
 pub(crate) use kill::{kill_group, kill_session, kill_stopped, members};
 pub(crate) use own::OwnTree;
-pub use parent::{CgroupError, parent_id, prepare, remove_parent};
+pub use parent::{CgroupError, limit_parent, parent_id, prepare, remove_parent};
 pub(crate) use parent::{container_parents, prepare_one, prepare_parent};
 pub use path::CgroupPath;
 pub(crate) use remove::remove_group;

@@ -3,4 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod apart;
+mod drain;
+mod offer;
 mod settings;

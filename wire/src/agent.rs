@@ -10,9 +10,11 @@
 
 mod custom;
 mod group;
+pub mod inventory;
 
 pub use custom::{ExecutorEnded, ExecutorMessage, LaunchCustom};
 pub use group::{ExecutorInfo, LaunchGroup, LimitsMessage, SharedVolume, ShutdownExecutor};
+pub use inventory::Inventory;
 
 use std::collections::BTreeMap;
 
@@ -96,7 +98,7 @@ pub struct Register {
     /// `host:port` of the agent's own HTTP listener, as the coordinator reaches it.
     #[prost(string, tag = "3")]
     pub http_address: String,
-    /// All that tasks may use.
+    /// What tasks of every role may use.
     #[prost(message, optional, tag = "4")]
     pub resources: Option<ResourcesMessage>,
     /// Attributes as text by name.
@@ -115,6 +117,12 @@ pub struct Register {
     /// refuses it.
     #[prost(string, tag = "9")]
     pub cluster_id: String,
+    /// What it has beside `resources`, which are those that every role may use.
+    #[prost(message, optional, tag = "40")]
+    pub inventory: Option<Inventory>,
+    /// Whether it was told to drain and not to take tasks again.
+    #[prost(bool, tag = "41")]
+    pub draining: bool,
 }
 
 /// A task in [`Register`].
@@ -295,7 +303,10 @@ pub struct Tty {
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ToAgent {
     /// What is asked; none is a heartbeat.
-    #[prost(oneof = "to_agent::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 20, 21, 40")]
+    #[prost(
+        oneof = "to_agent::Kind",
+        tags = "1, 2, 3, 4, 5, 6, 7, 20, 21, 40, 41, 42, 43"
+    )]
     pub kind: Option<to_agent::Kind>,
 }
 
@@ -339,8 +350,37 @@ pub mod to_agent {
         /// connection ends after it.
         #[prost(string, tag = "40")]
         LeaderAt(String),
+        /// End all tasks and take no new ones. Idempotent; holds across restarts of the agent.
+        #[prost(message, tag = "41")]
+        Drain(super::Drain),
+        /// Take tasks again.
+        #[prost(message, tag = "42")]
+        Reactivate(super::Reactivate),
+        /// An operator said that this node is gone for good: end all tasks and the agent itself. Its
+        /// id never comes back.
+        #[prost(message, tag = "43")]
+        Gone(super::Gone),
     }
 }
+
+/// An operator takes a node out.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Drain {
+    /// Longest time from SIGTERM to SIGKILL, in milliseconds; none: each task's own.
+    #[prost(uint64, optional, tag = "1")]
+    pub max_grace_ms: Option<u64>,
+    /// The node is gone afterwards, so its tasks end as gone.
+    #[prost(bool, tag = "2")]
+    pub mark_gone: bool,
+}
+
+/// The end of a [`Drain`].
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Reactivate {}
+
+/// See [`to_agent::Kind::Gone`].
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Gone {}
 
 /// End a task. Idempotent; a repeat may only shorten the grace.
 #[derive(Clone, PartialEq, prost::Message)]

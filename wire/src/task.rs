@@ -63,6 +63,26 @@ impl TaskState {
         )
     }
 
+    /// What a framework is told instead if it has not said that it is PARTITION_AWARE: of what it
+    /// cannot know, it hears that the task is lost (`src/master/master.cpp`). A task that was told to
+    /// be lost may come back to a state that it knows.
+    #[must_use]
+    pub fn for_framework(self, partition_aware: bool) -> Self {
+        let newer = matches!(
+            self,
+            Self::TaskDropped
+                | Self::TaskUnreachable
+                | Self::TaskGone
+                | Self::TaskGoneByOperator
+                | Self::TaskUnknown
+        );
+        if newer && !partition_aware {
+            Self::TaskLost
+        } else {
+            self
+        }
+    }
+
     /// The name in the APIs, such as `TASK_RUNNING`.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -136,6 +156,8 @@ pub enum Reason {
     ReasonExecutorRegistrationTimeout = 23,
     /// Its executor did not come back to an agent that was restarted.
     ReasonExecutorReregistrationTimeout = 24,
+    /// An operator takes its node out.
+    ReasonAgentDraining = 34,
 }
 
 impl Reason {
@@ -149,6 +171,7 @@ impl Reason {
             Self::ReasonAgentRestarted => "REASON_AGENT_RESTARTED",
             Self::ReasonTaskCheckStatusUpdated => "REASON_TASK_CHECK_STATUS_UPDATED",
             Self::ReasonTaskHealthCheckStatusUpdated => "REASON_TASK_HEALTH_CHECK_STATUS_UPDATED",
+            Self::ReasonAgentDraining => "REASON_AGENT_DRAINING",
             Self::ReasonTaskInvalid => "REASON_TASK_INVALID",
             Self::ReasonContainerLaunchFailed => "REASON_CONTAINER_LAUNCH_FAILED",
             Self::ReasonTaskKilledDuringLaunch => "REASON_TASK_KILLED_DURING_LAUNCH",

@@ -15,7 +15,7 @@ use gantry_wire::agent::{
 };
 use gantry_wire::ids::TaskId;
 use gantry_wire::mesos::v1::executor::{Call, Event as ToExecutor, call, event};
-use gantry_wire::mesos::{amounts, commands, v1};
+use gantry_wire::mesos::{commands, v1};
 use gantry_wire::resources::Resources;
 use gantry_wire::task::Reason;
 
@@ -29,6 +29,14 @@ use crate::http::executor::{Answer, ExecutorAsk, Refused};
 
 impl Daemon {
     pub(super) fn launch_custom(&mut self, wanted: LaunchCustom) {
+        let names: Vec<&str> = wanted
+            .tasks
+            .iter()
+            .map(|it| it.task_id.value.as_str())
+            .collect();
+        if self.drops(&names) {
+            return;
+        }
         let Some(agent) = self.taking().cloned() else {
             tracing::debug!("tasks are not launched: this agent is stopping");
             return;
@@ -151,23 +159,7 @@ impl Daemon {
     }
 
     fn agent_info(&self) -> v1::AgentInfo {
-        let facts = &self.facts;
-        let attribute = |(name, text): (&String, &String)| v1::Attribute {
-            name: name.clone(),
-            r#type: v1::value::Type::Text as i32,
-            text: Some(v1::value::Text {
-                value: text.clone(),
-            }),
-            ..v1::Attribute::default()
-        };
-        v1::AgentInfo {
-            hostname: facts.hostname.clone(),
-            port: Some(i32::from(facts.http_address.port())),
-            resources: amounts::to_resources(&facts.resources),
-            attributes: facts.attributes.iter().map(attribute).collect(),
-            id: self.identity.get().map(Into::into),
-            ..v1::AgentInfo::default()
-        }
+        self.facts.agent_info(self.identity.get())
     }
 
     /// One that does not read has to subscribe again.

@@ -82,7 +82,7 @@ impl Daemon {
     fn coordinator(&mut self, message: to_agent::Kind) {
         let answer = matches!(
             message,
-            to_agent::Kind::Registered(_) | to_agent::Kind::Refused(_)
+            to_agent::Kind::Registered(_) | to_agent::Kind::Refused(_) | to_agent::Kind::Gone(_)
         );
         // Only the coordinator whose answer was taken may decide about tasks.
         if !self.session.registered && !answer {
@@ -110,6 +110,9 @@ impl Daemon {
                     });
                 }
             }
+            to_agent::Kind::Drain(asked) => self.drain(&asked),
+            to_agent::Kind::Reactivate(_) => self.reactivate(),
+            to_agent::Kind::Gone(_) => self.gone(),
             // The session has dealt with it.
             to_agent::Kind::LeaderAt(_) => {}
             to_agent::Kind::Refused(why) => {
@@ -317,6 +320,7 @@ impl Daemon {
             containers,
         });
         self.answer_ends();
+        self.kill_drained();
     }
 
     fn keeper_gone(&mut self) {
@@ -360,16 +364,19 @@ impl Daemon {
             hostname: self.facts.hostname.clone(),
             http_address: self.facts.http_address.to_string(),
             resources: Some((&self.facts.resources).into()),
-            attributes: self.facts.attributes.clone(),
+            attributes: self.facts.inventory.attributes_as_text(),
             tasks: self.tasks.known(),
             version: self.facts.version.to_owned(),
             lacks: self.facts.lacks.clone(),
             cluster_id: self.identity.cluster().to_owned(),
+            inventory: Some(self.facts.inventory.clone()),
+            draining: self.draining.is_on(),
         };
         self.say(from_agent::Kind::Register(register));
     }
 
-    pub(super) fn send(&mut self, update: StatusUpdate) {
+    pub(super) fn send(&mut self, mut update: StatusUpdate) {
+        self.explain(&mut update);
         self.count_end(&update);
         self.say(from_agent::Kind::Status(update));
     }

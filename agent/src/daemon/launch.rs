@@ -25,6 +25,9 @@ impl Daemon {
     }
 
     pub(super) fn launch(&mut self, mut launch: Launch) {
+        if self.drops(&[&launch.task_id]) {
+            return;
+        }
         let Some(agent) = self.taking() else {
             tracing::debug!(
                 task = launch.task_id,
@@ -62,6 +65,10 @@ impl Daemon {
     }
 
     pub(super) fn launch_group(&mut self, group: LaunchGroup) {
+        let names: Vec<&str> = group.tasks.iter().map(|it| it.task_id.as_str()).collect();
+        if self.drops(&names) {
+            return;
+        }
         let Some(agent) = self.taking() else {
             tracing::debug!("a group is not launched: this agent is stopping");
             return;

@@ -54,7 +54,8 @@ fn resources_text(resources: &Resources) -> String {
 /// What this agent was told, or found out in its place, under the names of Mesos's flags.
 pub(super) fn flags_of(server: &Server) -> BTreeMap<&'static str, String> {
     let facts = &server.facts;
-    let pairs = facts.attributes.iter();
+    let pairs = facts.inventory.attributes_as_text();
+    let pairs = pairs.iter();
     let attributes: Vec<String> = pairs
         .map(|(name, value)| format!("{name}:{value}"))
         .collect();
@@ -90,20 +91,22 @@ pub(super) async fn state(State(server): State<Arc<Server>>) -> Result<Json<Valu
         framework.push(executor(task, agent_id));
     }
     let framework = |(id, executors): (&str, Vec<Value>)| json!({"id": id, "name": id, "executors": executors, "completed_executors": []});
-    Ok(Json(json!({
+    let mut shown = json!({
         "version": facts.version,
         "start_time": facts.started.seconds(),
         "id": view.agent_id.clone().unwrap_or_default(),
         "pid": format!("slave(1)@{}", facts.http_address),
         "hostname": facts.hostname,
-        "resources": resources(&facts.resources),
-        "attributes": facts.attributes,
         "flags": flags_of(&server),
         "registered": view.registered,
         "lacks": facts.lacks,
         "frameworks": frameworks.into_iter().map(framework).collect::<Vec<_>>(),
         "completed_frameworks": [],
-    })))
+    });
+    if let Some(shown) = shown.as_object_mut() {
+        shown.append(&mut facts.inventory.shown(&facts.resources));
+    }
+    Ok(Json(shown))
 }
 
 /// A task that is its own executor.

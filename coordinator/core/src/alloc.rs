@@ -170,7 +170,7 @@ impl Allocator {
         });
         let Some(slot) = slot else { return };
         self.reorder(slot, |slot| match agent {
-            Some(agent) => slot.update(&agent.resources, agent.active),
+            Some(agent) => slot.update(&agent.resources, agent.takes_tasks()),
             // A removed agent keeps its slot: it may come back, and indexes must not move.
             None => slot.active = false,
         });

@@ -52,6 +52,7 @@ impl Apply<'_> {
             Kind::RegisterAgent(c) => self.register_agent(c),
             Kind::DisconnectAgent(c) => self.disconnect_agent(&c.agent_id),
             Kind::RemoveAgent(c) => self.remove_agent(&c.agent_id),
+            Kind::OperateAgent(c) => self.operate_agent(c),
             Kind::PutApps(c) => self.put_apps(c),
             Kind::DeleteApp(c) => self.delete_app(c),
             Kind::RestartApp(c) => self.restart_app(c),

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use gantry_wire::agent::{ResourcesMessage, StatusUpdate};
+use gantry_wire::agent::{Inventory, ResourcesMessage, StatusUpdate};
 use gantry_wire::time::Millis;
 use prost::Message;
 
@@ -46,7 +46,7 @@ pub struct Command {
     /// What is asked.
     #[prost(
         oneof = "Kind",
-        tags = "16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29"
+        tags = "16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30"
     )]
     pub kind: Option<Kind>,
 }
@@ -130,6 +130,9 @@ pub enum Kind {
     /// Take a node out for good: its tasks are gone.
     #[prost(message, tag = "29")]
     RemoveAgent(DisconnectAgent),
+    /// An operator takes a node out, or back in.
+    #[prost(message, tag = "30")]
+    OperateAgent(OperateAgent),
 }
 
 /// First command of a cluster; a second one is rejected.
@@ -164,6 +167,9 @@ pub struct RegisterAgent {
     /// What the node cannot do.
     #[prost(string, repeated, tag = "7")]
     pub lacks: Vec<String>,
+    /// What it has beside `resources`.
+    #[prost(message, optional, boxed, tag = "8")]
+    pub inventory: Option<Box<Inventory>>,
 }
 
 impl RegisterAgent {
@@ -178,6 +184,7 @@ impl RegisterAgent {
             attributes: register.attributes.clone(),
             version: register.version.clone(),
             lacks: register.lacks.clone(),
+            inventory: register.inventory.clone().map(Box::new),
         }
     }
 }
@@ -188,6 +195,35 @@ pub struct DisconnectAgent {
     /// Which agent.
     #[prost(string, tag = "1")]
     pub agent_id: String,
+}
+
+/// What an operator does with a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum Operation {
+    /// No new tasks; those that are there stay.
+    Deactivate = 0,
+    /// No new tasks, and those that are there end.
+    Drain = 1,
+    /// New tasks again. Refused while it drains.
+    Reactivate = 2,
+}
+
+/// An operator takes a node out, or back in.
+#[derive(Clone, PartialEq, Message)]
+pub struct OperateAgent {
+    /// Which agent.
+    #[prost(string, tag = "1")]
+    pub agent_id: String,
+    /// A number of [`Operation`].
+    #[prost(enumeration = "Operation", tag = "2")]
+    pub operation: i32,
+    /// Of a drain: longest time from SIGTERM to SIGKILL, in milliseconds.
+    #[prost(uint64, optional, tag = "3")]
+    pub max_grace_ms: Option<u64>,
+    /// Of a drain: the node is gone for good once it is drained.
+    #[prost(bool, tag = "4")]
+    pub mark_gone: bool,
 }
 
 /// What must be true of an app when its change is applied: the client's request was checked and

@@ -2,8 +2,7 @@
 //!
 //! It decides nothing. The service scheduler is shown as the framework `marathon`.
 
-use std::collections::BTreeMap;
-
+use gantry_wire::agent::inventory::amounts_shown;
 use gantry_wire::resources::Resources;
 use gantry_wire::task::TaskState;
 use gantry_wire::time::Millis;
@@ -38,7 +37,11 @@ impl MasterInfo {
 /// `/state` (also `/master/state`).
 #[must_use]
 pub fn state(state: &State, info: &MasterInfo) -> Value {
-    let active = state.agents().iter().filter(|agent| agent.active).count();
+    let active = state
+        .agents()
+        .iter()
+        .filter(|agent| agent.takes_tasks())
+        .count();
     let cluster_id = state.cluster().map_or("", |cluster| cluster.id.as_str());
     let frameworks: Vec<Value> = state
         .cluster()
@@ -91,30 +94,47 @@ fn agent(state: &State, agent: &Agent) -> Value {
         .http_address
         .rsplit_once(':')
         .and_then(|(_, port)| port.parse::<u16>().ok());
-    let attributes: BTreeMap<&str, &str> = agent
-        .attributes
-        .iter()
-        .map(|(k, v)| (k.as_str(), v.as_str()))
-        .collect();
-    json!({
+    let mut shown = json!({
         "id": agent.id.as_str(),
         "hostname": agent.hostname,
         "port": port,
         "pid": format!("slave(1)@{}", agent.http_address),
-        "attributes": attributes,
         "registered_time": agent.registered_at.seconds(),
         "reregistered_time": agent.reregistered_at.seconds(),
-        "resources": resources(&agent.resources),
         "used_resources": amounts(&usage.amounts, usage.ports.iter().copied()),
         "offered_resources": amounts(&Amounts::default(), []),
-        "reserved_resources": {},
-        "unreserved_resources": resources(&agent.resources),
-        "active": agent.active,
-        "deactivated": false,
+        "active": agent.takes_tasks(),
+        "deactivated": agent.deactivated,
         "version": agent.version,
         "capabilities": [],
         "lacks": agent.lacks,
-    })
+    });
+    let mut has = agent.inventory.shown(&agent.resources);
+    // Registered by an agent from before attributes had types.
+    if agent.inventory.attributes.is_empty() {
+        has.insert("attributes".to_owned(), json!(agent.attributes));
+    }
+    if let Some(drain) = &agent.drain {
+        let drained = state.is_drained(&agent.id);
+        let mut config = json!({"mark_gone": drain.mark_gone});
+        if let Some(grace_ms) = drain.max_grace_ms {
+            config["max_grace_period"] = json!({"nanoseconds": grace_ms.saturating_mul(1_000_000)});
+        }
+        let of = if drained { "DRAINED" } else { "DRAINING" };
+        has.insert(
+            "drain_info".to_owned(),
+            json!({"state": of, "config": config}),
+        );
+        let since = drain.since.seconds();
+        has.insert(
+            "estimated_drain_start_time_seconds".to_owned(),
+            json!(since),
+        );
+    }
+    if let Some(shown) = shown.as_object_mut() {
+        shown.append(&mut has);
+    }
+    shown
 }
 
 fn framework(state: &State, cluster: &Cluster) -> Value {
@@ -201,30 +221,16 @@ fn status(task: &Task, state: TaskState, at: Millis) -> Value {
     status
 }
 
-/// Amounts and host ports in the form of [`resources`].
+/// Amounts and host ports in the form of [`amounts_shown`].
 pub(crate) fn amounts(amounts: &Amounts, ports: impl IntoIterator<Item = u16>) -> Value {
     let ranges = ports
         .into_iter()
         .map(|p| gantry_wire::resources::PortRange { begin: p, end: p });
-    resources(&Resources {
+    amounts_shown(&Resources {
         cpus: MilliCpu(amounts.cpus_milli),
         mem: Bytes(amounts.mem_bytes),
         disk: Bytes(amounts.disk_bytes),
         gpus: amounts.gpus,
         ports: gantry_wire::resources::PortRanges::new(ranges),
     })
-}
-
-/// Scalars as numbers, ranges as text; no ports, no entry.
-fn resources(r: &Resources) -> Value {
-    let mut object = json!({
-        "cpus": r.cpus.cpus(),
-        "mem": r.mem.mib(),
-        "disk": r.disk.mib(),
-        "gpus": r.gpus as f64,
-    });
-    if !r.ports.is_empty() {
-        object["ports"] = r.ports.to_string().into();
-    }
-    object
 }

@@ -69,6 +69,12 @@ pub enum Rejection {
     /// No such agent.
     #[error("Agent '{0}' does not exist")]
     AgentUnknown(AgentId),
+    /// An operator said that it is gone for good.
+    #[error("Agent '{0}' is gone for good")]
+    AgentGone(AgentId),
+    /// It cannot be taken back in while its tasks end.
+    #[error("Agent '{0}' is draining: it can be reactivated once it is drained")]
+    AgentDraining(AgentId),
     /// No such deployment.
     #[error("DeploymentPlan {0} does not exist")]
     DeploymentUnknown(DeploymentId),

@@ -21,7 +21,7 @@ use gantry_wire::ids::{AgentId, AppId, DeploymentId, FrameworkId, TaskId};
 use gantry_wire::marathon::App;
 use gantry_wire::time::Millis;
 
-pub use agents::{Agent, Agents, Amounts, Usage};
+pub use agents::{Agent, Agents, Amounts, Drain, Usage};
 pub use apps::{AppRecord, Apps};
 pub use backoff::{Backoffs, Delay};
 pub use deployments::{Deployment, Deployments, Step, StepAction, StepKind};
@@ -92,6 +92,16 @@ impl State {
     #[must_use]
     pub fn agent(&self, id: &AgentId) -> Option<&Agent> {
         self.agents.get(id)
+    }
+
+    /// Whether an agent that drains has no live task any more.
+    #[must_use]
+    pub fn is_drained(&self, id: &AgentId) -> bool {
+        let drains = self
+            .agents
+            .get(id)
+            .is_some_and(|agent| agent.drain.is_some());
+        drains && self.tasks.of_agent(id).next().is_none()
     }
 
     /// Apps with their versions.

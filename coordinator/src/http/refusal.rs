@@ -37,6 +37,8 @@ pub(super) enum Refusal {
     BadRequest(String),
     /// What is named does not exist.
     NotFound(String),
+    /// The body is in no encoding that the resource knows.
+    MediaType,
     /// The resource does not know the method.
     WrongMethod,
     /// A part of the API that Gantry will have and this version has not.
@@ -95,6 +97,10 @@ impl IntoResponse for Refusal {
             Self::BadArgument(why) => (StatusCode::UNPROCESSABLE_ENTITY, why),
             Self::BadRequest(why) => (StatusCode::BAD_REQUEST, why),
             Self::NotFound(what) => (StatusCode::NOT_FOUND, what),
+            Self::MediaType => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "Expecting 'Content-Type' of application/json or application/x-protobuf".to_owned(),
+            ),
             Self::WrongMethod => (
                 StatusCode::METHOD_NOT_ALLOWED,
                 "Method not allowed".to_owned(),

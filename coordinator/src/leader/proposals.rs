@@ -32,6 +32,8 @@ pub(crate) enum Purpose {
     },
     Statuses(Vec<ToAcknowledge>),
     Disconnect(AgentId),
+    /// Of an agent that is gone.
+    Remove,
 }
 
 /// A command that was applied or lost.

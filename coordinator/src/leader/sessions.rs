@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use gantry_wire::agent::{SILENCE_MAX_MS, ToAgent, to_agent};
+use gantry_wire::agent::{Drain, Reactivate, SILENCE_MAX_MS, ToAgent, to_agent};
 use gantry_wire::ids::AgentId;
 use gantry_wire::time::Millis;
 use tokio::sync::watch;
@@ -20,6 +20,8 @@ use crate::agents::{Directory, Outgoing, SessionId};
 struct Open {
     outgoing: Outgoing,
     http_address: String,
+    /// What it was last told of an operator's drain; `Some(None)`: that there is none.
+    drain: Option<Option<Drain>>,
 }
 
 #[derive(Clone, Copy)]
@@ -91,6 +93,7 @@ impl Sessions {
             Open {
                 outgoing,
                 http_address: address,
+                drain: None,
             },
         );
         self.publish();
@@ -135,6 +138,32 @@ impl Sessions {
             },
         );
         Some(agent)
+    }
+
+    /// An agent said at its registration whether it drains.
+    pub(crate) fn drains(&mut self, agent: &AgentId, draining: bool) {
+        if let Some(open) = self.open.get_mut(agent)
+            && !draining
+        {
+            open.drain = Some(None);
+        }
+    }
+
+    /// What is to be said to an agent that knows less than what an operator wants.
+    pub(crate) fn operation(
+        &mut self,
+        agent: &AgentId,
+        wanted: Option<Drain>,
+    ) -> Option<to_agent::Kind> {
+        let open = self.open.get_mut(agent)?;
+        if open.drain.as_ref() == Some(&wanted) {
+            return None;
+        }
+        open.drain = Some(wanted.clone());
+        Some(match wanted {
+            Some(drain) => to_agent::Kind::Drain(drain),
+            None => to_agent::Kind::Reactivate(Reactivate {}),
+        })
     }
 
     /// Queues a message. Without a session it is dropped: the next registration repairs it. An

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::group::{USUAL_CONTROLLERS, cpuset_parent, device_parent};
-use super::{CgroupPath, DeviceFilter, Hierarchies, cpuset};
+use super::{CgroupPath, DeviceFilter, Hierarchies, Setting, cpuset};
 use crate::spec::Limits;
 
 /// Controllers that are handed down only where a container asks, but to the parent beforehand: it
@@ -237,6 +237,38 @@ pub fn parent_id(parent: &str) -> Option<u64> {
     let tree = Hierarchies::detect().unified?;
     let found = std::fs::metadata(tree.join(parent)).ok()?;
     Some(found.ino())
+}
+
+/// Bounds all containers of a keeper together, by memory and processors; what `limits` leaves open
+/// is not touched, `Limits::UNLIMITED` takes a bound away. The parent must be there.
+///
+/// # Errors
+/// The first file that does not take its value: memory is not bounded below what is in use and
+/// cannot be taken back.
+pub fn limit_parent(parent: &str, limits: &Limits) -> Result<(), CgroupError> {
+    let hosts = Hierarchies::detect();
+    let put = |tree: &Path, settings: Vec<Setting>| {
+        let dir = tree.join(parent);
+        let mut settings = settings.into_iter();
+        settings.try_for_each(|setting| write(&dir.join(&*setting.file), &setting.value))
+    };
+    // Swap is left to the containers' own limits: the two files of v1 would have to be written in
+    // an order that depends on what was there before.
+    if hosts.pure_v2 {
+        let Some(tree) = &hosts.unified else {
+            return Ok(());
+        };
+        put(tree, super::memory::v2(limits, false))?;
+        return put(tree, super::cpu::v2(limits));
+    }
+    if let Some(tree) = &hosts.memory {
+        let settings = super::memory::v1(limits, false).unwrap_or_default();
+        put(tree, settings)?;
+    }
+    match &hosts.cpu {
+        Some(tree) => put(tree, super::cpu::v1(limits)),
+        None => Ok(()),
+    }
 }
 
 /// The directories that hold the groups of a keeper's containers, each of them in any tree.

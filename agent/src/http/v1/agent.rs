@@ -4,16 +4,13 @@
 use std::time::Duration;
 
 use gantry_wire::ids::AgentId;
-use gantry_wire::mesos::amounts::to_resources;
-use gantry_wire::mesos::attributes;
 use gantry_wire::mesos::v1::agent::Response as Answer;
 use gantry_wire::mesos::v1::agent::call::{GetMetrics, SetLoggingLevel};
 use gantry_wire::mesos::v1::agent::response::{
     GetAgent, GetFlags, GetHealth, GetLoggingLevel, GetMetrics as Metrics, GetOperations,
     GetResourceProviders, GetVersion, Type,
 };
-use gantry_wire::mesos::v1::value::{Text, Type as ValueType};
-use gantry_wire::mesos::v1::{AgentInfo, Attribute, DurationInfo, Flag, Metric, VersionInfo};
+use gantry_wire::mesos::v1::{DurationInfo, Flag, Metric, VersionInfo};
 
 use super::super::Server;
 use super::super::metrics;
@@ -98,21 +95,7 @@ pub(in super::super) fn log_of(server: &Server) -> Result<&Verbosity, Problem> {
 pub(super) fn agent(server: &Server) -> Answer {
     let facts = &server.facts;
     let id = facts.agent_id().and_then(|id| AgentId::parse(id).ok());
-    let attribute = |(name, value): (&String, &String)| {
-        let parsed = attributes::parse(&format!("{name}:{value}")).ok();
-        let one = parsed
-            .filter(|list| list.len() == 1)
-            .and_then(|mut list| list.pop());
-        one.unwrap_or_else(|| text(name, value))
-    };
-    let info = AgentInfo {
-        hostname: facts.hostname.clone(),
-        port: Some(i32::from(facts.http_address.port())),
-        resources: to_resources(&facts.resources),
-        attributes: facts.attributes.iter().map(attribute).collect(),
-        id: id.as_ref().map(Into::into),
-        domain: None,
-    };
+    let info = facts.agent_info(id.as_ref());
     let agent = GetAgent {
         agent_info: Some(info.into()),
         ..GetAgent::default()
@@ -121,18 +104,6 @@ pub(super) fn agent(server: &Server) -> Answer {
         r#type: Some(Type::GetAgent as i32),
         get_agent: Some(agent),
         ..Answer::default()
-    }
-}
-
-/// An attribute that is no more than its words.
-fn text(name: &str, value: &str) -> Attribute {
-    Attribute {
-        name: name.to_owned(),
-        r#type: ValueType::Text as i32,
-        text: Some(Text {
-            value: value.to_owned(),
-        }),
-        ..Attribute::default()
     }
 }
 

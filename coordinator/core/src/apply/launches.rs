@@ -50,7 +50,7 @@ impl Apply<'_> {
         if rolling::decide(&situation).launch == 0 {
             return Err(LaunchRefusal::Enough);
         }
-        let agent = self.state.agents.get(&agent_id).filter(|a| a.active);
+        let agent = self.state.agents.get(&agent_id).filter(|a| a.takes_tasks());
         let host = agent.ok_or(LaunchRefusal::AgentInactive)?.hostname.clone();
         let amounts = needs::amounts(&record.spec);
         if !needs::ports_match(&record.spec, &host_ports) {

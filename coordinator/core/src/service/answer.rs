@@ -53,7 +53,11 @@ pub fn rejection(rejection: &Rejection) -> (u16, Value) {
                 .collect();
             return (409, json!({"message": message, "deployments": ids}));
         }
-        Rejection::AppExists(_) | Rejection::Stale(_) | Rejection::AlreadyInitialised => 409,
+        Rejection::AppExists(_)
+        | Rejection::Stale(_)
+        | Rejection::AlreadyInitialised
+        | Rejection::AgentGone(_) => 409,
+        Rejection::AgentDraining(_) => 400,
         Rejection::AppUnknown(_)
         | Rejection::TaskUnknown(_)
         | Rejection::AgentUnknown(_)

@@ -7,12 +7,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use gantry_wire::agent::Inventory;
 use gantry_wire::ids::AgentId;
 use gantry_wire::resources::Resources;
 use gantry_wire::time::Millis;
 use imbl::OrdMap;
 
 use crate::alloc::Refusal;
+
+/// Agents that are remembered as gone (Mesos's `registry_max_agent_count`).
+const GONE_MAX: usize = 102_400;
 
 /// The scalar amounts of [`Resources`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -89,8 +93,10 @@ pub struct Agent {
     pub hostname: String,
     /// `host:port` of its HTTP listener.
     pub http_address: String,
-    /// What tasks may use.
+    /// What tasks of every role may use.
     pub resources: Resources,
+    /// What it has beside that.
+    pub inventory: Inventory,
     /// Attributes.
     pub attributes: BTreeMap<String, String>,
     /// Version of its binary.
@@ -99,12 +105,35 @@ pub struct Agent {
     pub lacks: Vec<String>,
     /// Whether it has a session.
     pub active: bool,
+    /// Whether an operator has taken it out: it gets no new tasks.
+    pub deactivated: bool,
+    /// What else that operator wants; only of one that is deactivated.
+    pub drain: Option<Drain>,
     /// First registration.
     pub registered_at: Millis,
     /// Latest registration.
     pub reregistered_at: Millis,
     /// When the session ended, while there is none.
     pub disconnected_at: Option<Millis>,
+}
+
+impl Agent {
+    /// Whether new tasks may be launched there.
+    #[must_use]
+    pub fn takes_tasks(&self) -> bool {
+        self.active && !self.deactivated
+    }
+}
+
+/// A node's tasks are to end. It is drained once none of them lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drain {
+    /// Longest time from SIGTERM to SIGKILL; none: each task's own.
+    pub max_grace_ms: Option<u64>,
+    /// It is gone for good once it is drained.
+    pub mark_gone: bool,
+    /// When it was asked for.
+    pub since: Millis,
 }
 
 /// What the live tasks of an agent hold.
@@ -121,6 +150,8 @@ pub struct Usage {
 pub struct Agents {
     known: OrdMap<AgentId, Arc<Agent>>,
     usage: OrdMap<AgentId, Arc<Usage>>,
+    /// Those that an operator said are gone for good, and when.
+    gone: OrdMap<AgentId, Millis>,
 }
 
 impl Agents {
@@ -133,6 +164,27 @@ impl Agents {
     /// All agents by id.
     pub fn iter(&self) -> impl Iterator<Item = &Agent> {
         self.known.values().map(AsRef::as_ref)
+    }
+
+    /// Whether it is gone for good: its id never comes back.
+    #[must_use]
+    pub fn is_gone(&self, id: &AgentId) -> bool {
+        self.gone.contains_key(id)
+    }
+
+    pub(crate) fn gone(&self) -> impl Iterator<Item = (&AgentId, Millis)> {
+        self.gone.iter().map(|(id, since)| (id, *since))
+    }
+
+    /// The oldest is forgotten when there are more than [`GONE_MAX`].
+    pub(crate) fn mark_gone(&mut self, id: AgentId, since: Millis) {
+        self.gone.insert(id, since);
+        if self.gone.len() > GONE_MAX {
+            let oldest = self.gone.iter().min_by_key(|(_, since)| **since);
+            if let Some(oldest) = oldest.map(|(id, _)| id.clone()) {
+                self.gone.remove(&oldest);
+            }
+        }
     }
 
     /// How many there are.

@@ -4,13 +4,14 @@
 //! numbers are never reused. Ids are checked on the way in, so a restored state holds only valid
 //! ones.
 
+mod agents;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gantry_wire::agent::ResourcesMessage;
 use gantry_wire::ids::IdError;
 use gantry_wire::marathon::App;
-use gantry_wire::resources::Resources;
 use gantry_wire::task::{Reason, TaskState};
 use gantry_wire::time::Millis;
 use prost::Message;
@@ -18,8 +19,10 @@ use prost::Message;
 use super::deployments::{Deployment, Step, StepAction, StepKind};
 use super::snapshot::SnapshotError;
 use super::tasks::{Failure, Killing, Task};
-use super::{Agent, Amounts, AppRecord};
+use super::{Amounts, AppRecord};
 use crate::command::KillReason;
+
+pub(super) use agents::{AgentMessage, GoneMessage};
 
 pub(super) fn invalid(what: &'static str, value: impl Into<String>) -> SnapshotError {
     let value = value.into();
@@ -43,73 +46,6 @@ macro_rules! parse_id {
     };
 }
 pub(super) use parse_id;
-
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct AgentMessage {
-    #[prost(string, tag = "1")]
-    id: String,
-    #[prost(string, tag = "2")]
-    hostname: String,
-    #[prost(string, tag = "3")]
-    http_address: String,
-    #[prost(message, optional, tag = "4")]
-    resources: Option<ResourcesMessage>,
-    #[prost(btree_map = "string, string", tag = "5")]
-    attributes: BTreeMap<String, String>,
-    #[prost(string, tag = "6")]
-    version: String,
-    #[prost(string, repeated, tag = "7")]
-    lacks: Vec<String>,
-    #[prost(bool, tag = "8")]
-    active: bool,
-    #[prost(uint64, tag = "9")]
-    registered_ms: u64,
-    #[prost(uint64, tag = "10")]
-    reregistered_ms: u64,
-    #[prost(uint64, optional, tag = "11")]
-    disconnected_ms: Option<u64>,
-}
-
-impl From<&Agent> for AgentMessage {
-    fn from(a: &Agent) -> Self {
-        Self {
-            id: a.id.to_string(),
-            hostname: a.hostname.clone(),
-            http_address: a.http_address.clone(),
-            resources: Some((&a.resources).into()),
-            attributes: a.attributes.clone(),
-            version: a.version.clone(),
-            lacks: a.lacks.clone(),
-            active: a.active,
-            registered_ms: a.registered_at.0,
-            reregistered_ms: a.reregistered_at.0,
-            disconnected_ms: a.disconnected_at.map(|m| m.0),
-        }
-    }
-}
-
-impl TryFrom<AgentMessage> for Agent {
-    type Error = SnapshotError;
-    fn try_from(m: AgentMessage) -> Result<Self, SnapshotError> {
-        Ok(Self {
-            id: parse_id!(AgentId, &m.id)?,
-            hostname: m.hostname,
-            http_address: m.http_address,
-            resources: m
-                .resources
-                .as_ref()
-                .map(Resources::from)
-                .unwrap_or_default(),
-            attributes: m.attributes,
-            version: m.version,
-            lacks: m.lacks,
-            active: m.active,
-            registered_at: Millis(m.registered_ms),
-            reregistered_at: Millis(m.reregistered_ms),
-            disconnected_at: m.disconnected_ms.map(Millis),
-        })
-    }
-}
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct AppMessage {

@@ -9,7 +9,8 @@ use prost::Message;
 
 use super::backoff::Delay;
 use super::codec::{
-    AgentMessage, AppMessage, DeploymentMessage, FailureMessage, TaskMessage, id, parse_id,
+    AgentMessage, AppMessage, DeploymentMessage, FailureMessage, GoneMessage, TaskMessage, id,
+    parse_id,
 };
 use super::tasks::Task;
 use super::{AppRecord, Cluster, State};
@@ -86,6 +87,8 @@ struct Snapshot {
     deployments: Vec<DeploymentMessage>,
     #[prost(message, repeated, tag = "13")]
     delays: Vec<DelayMessage>,
+    #[prost(message, repeated, tag = "14")]
+    gone: Vec<GoneMessage>,
 }
 
 impl State {
@@ -105,6 +108,14 @@ impl State {
                 framework_id: c.framework_id.to_string(),
             }),
             agents: self.agents.iter().map(Into::into).collect(),
+            gone: self
+                .agents
+                .gone()
+                .map(|(id, since)| GoneMessage {
+                    id: id.to_string(),
+                    since_ms: since.0,
+                })
+                .collect(),
             apps: self.apps.iter().map(Into::into).collect(),
             live: self.tasks.iter_live().map(Into::into).collect(),
             completed: completed
@@ -147,6 +158,10 @@ impl State {
         }
         for agent in snapshot.agents {
             state.agents.put(agent.try_into()?);
+        }
+        for gone in snapshot.gone {
+            let id = parse_id!(AgentId, &gone.id)?;
+            state.agents.mark_gone(id, Millis(gone.since_ms));
         }
         for app in snapshot.apps {
             state.apps.put(AppRecord::try_from(app)?);
