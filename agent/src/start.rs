@@ -5,6 +5,8 @@
 //! What the node lacks is found here once, told to the coordinator, and does not stop the start;
 //! what would make the agent lie or lose tasks does.
 
+mod bridge;
+
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -13,15 +15,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use gantry_agent_core::{Checkpoint, ExecutorCheckpoint, Saved, Stage, Tasks};
+use gantry_agent_core::Tasks;
 use gantry_fetch::{Config as FetchConfig, Fetcher};
 use gantry_image::{RegistryConfig, Store, StoreConfig};
 use gantry_isolation::cgroup::{self, Hierarchies};
 use gantry_isolation::gpu::{self, Gpu};
 use gantry_isolation::spec::Limits;
-use gantry_net::{Known, Network, NetworkConfig, PortMap, Severity};
-use gantry_wire::agent::{NetworkMode, PortMapping};
-use gantry_wire::ids::ContainerId;
+use gantry_net::Network;
 use gantry_wire::time::Millis;
 use gantry_wire::units::MilliCpu;
 use rustix::fs::FlockOperation;
@@ -51,7 +51,7 @@ use crate::launched::Launched;
 use crate::layout::Layout;
 use crate::logger::OutputLimitsError;
 use crate::metrics::Counter;
-use crate::provision::{Provision, port_maps};
+use crate::provision::Provision;
 use crate::resources::{Offered, ResourcesError};
 use crate::running::Running;
 use crate::sandboxes::Sandboxes;
@@ -162,7 +162,7 @@ pub async fn start<C: Connect>(config: Config, coordinators: C) -> Result<Runnin
     let disk = opened.map_err(|_| StartError::Step)??;
     let mut lacks = gantry_isolation::reap::preflight();
     let ids = PrivateIds::detect(disk.layout.root(), &mut lacks);
-    let network = open_network(&disk.layout, &disk.found.saved, &mut lacks).await;
+    let network = bridge::open(&disk.layout, &disk.found.saved, &mut lacks).await;
 
     let gpus = gpu::detect(Path::new("/"));
     let count = gpus.len() as u64;
@@ -398,74 +398,6 @@ fn open(
         over,
         store,
         fetcher,
-    })
-}
-
-/// The bridge network, told which containers may still be on it; or why there is none.
-async fn open_network(
-    layout: &Layout,
-    saved: &Saved,
-    lacks: &mut Vec<String>,
-) -> Result<Network, String> {
-    let findings = gantry_net::preflight().await;
-    lacks.extend(findings.iter().map(ToString::to_string));
-    if let Some(missing) = findings.iter().find(|f| f.severity == Severity::Missing) {
-        return Err(missing.to_string());
-    }
-    let opened = async {
-        let network = Network::open(NetworkConfig::for_tag(&layout.tag())).await?;
-        let tasks = saved.tasks.iter().filter_map(known);
-        let executors = saved.executors.iter().filter_map(known_executor);
-        let customs = saved
-            .customs
-            .iter()
-            .filter_map(|saved| known(&saved.process));
-        let known: Vec<Known> = tasks.chain(executors).chain(customs).collect();
-        let adoption = network.adopt(&known).await?;
-        for warning in adoption.warnings {
-            tracing::warn!("taking up the network again: {warning}");
-        }
-        Ok::<_, gantry_net::NetError>(network)
-    };
-    opened.await.map_err(|error| {
-        let why = crate::chain(&error);
-        lacks.push(format!("no bridge network: {why}"));
-        why
-    })
-}
-
-/// A container that the keeper may have been given with an address.
-fn known(saved: &Checkpoint) -> Option<Known> {
-    let (launch, container) = (&saved.launch, &saved.container);
-    on_bridge(
-        launch.network,
-        saved.stage,
-        &saved.ip,
-        &launch.ports,
-        container,
-    )
-}
-
-fn known_executor(saved: &ExecutorCheckpoint) -> Option<Known> {
-    let (network, container) = (saved.info.network, &saved.container);
-    on_bridge(network, saved.stage, &saved.ip, &saved.ports, container)
-}
-
-fn on_bridge(
-    network: i32,
-    stage: Stage,
-    ip: &str,
-    ports: &[PortMapping],
-    container: &ContainerId,
-) -> Option<Known> {
-    let bridged = network == NetworkMode::Bridge as i32;
-    let given = matches!(stage, Stage::Starting | Stage::Running);
-    let ip: IpAddr = ip.parse().ok().filter(|_| bridged && given)?;
-    let ports: Vec<PortMap> = port_maps(ports).ok()?;
-    Some(Known {
-        container_id: container.to_string(),
-        ip,
-        ports,
     })
 }
 

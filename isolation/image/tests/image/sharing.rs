@@ -90,7 +90,7 @@ async fn those_who_wait_for_a_pull_hear_of_it_and_hold_up_no_other() {
     let store = Store::open(dir.path()).unwrap();
     let reference = Reference::parse(&format!("{}/a/b:1", slow.host)).unwrap();
     let mut pulls = tokio::task::JoinSet::new();
-    for heard in heard.iter().cloned() {
+    for heard in heard {
         let (store, reference) = (store.clone(), reference.clone());
         let options = PullOptions {
             progress: Some(Arc::new(move |_| heard.store(true, Ordering::SeqCst))),
