@@ -14,6 +14,7 @@ use gantry_wire::units::{Bytes, MilliCpu};
 
 use crate::config::Config;
 use crate::disks::{self, DiskError};
+use crate::offer::Overrides;
 
 /// Ports offered unless told otherwise, Mesos's default.
 const PORTS: PortRange = PortRange {
@@ -169,8 +170,14 @@ fn fits_beside_system(
     Ok(())
 }
 
-/// Refuses to offer less than the tasks of a former life hold.
-pub(crate) fn keeps(offered: &Offered, saved: &Saved) -> Result<(), ResourcesError> {
+/// Refuses to offer less than the tasks of a former life hold, where the amount is the operator's.
+/// One that is detected is only told: nobody can offer what is not there, and tasks without an agent
+/// are worse off than with a node that is full.
+pub(crate) fn keeps(
+    stated: &Overrides,
+    offered: &Offered,
+    saved: &Saved,
+) -> Result<(), ResourcesError> {
     let mut held = Resources::default();
     let mut add = |message: Option<&ResourcesMessage>| {
         held.add(&message.map(Resources::from).unwrap_or_default());
@@ -184,20 +191,33 @@ pub(crate) fn keeps(offered: &Offered, saved: &Saved) -> Result<(), ResourcesErr
         add(executor.info.resources.as_ref());
     }
     let total = offered.inventory.total(&offered.resources);
+    const MIB: f64 = 1_048_576.0;
+    let (cpus, mem) = (stated.cpus.is_some(), stated.mem.is_some());
     let amounts = [
-        ("cpus", held.cpus.0, total.cpus.0, 1_000.0),
-        ("mem (MiB)", held.mem.0, total.mem.0, 1_048_576.0),
-        ("disk (MiB)", held.disk.0, total.disk.0, 1_048_576.0),
-        ("gpus", held.gpus, total.gpus, 1.0),
+        ("cpus", cpus, held.cpus.0, total.cpus.0, 1_000.0),
+        ("mem (MiB)", mem, held.mem.0, total.mem.0, MIB),
+        (
+            "disk (MiB)",
+            stated.disk.is_some(),
+            held.disk.0,
+            total.disk.0,
+            MIB,
+        ),
+        ("gpus", stated.gpus.is_some(), held.gpus, total.gpus, 1.0),
     ];
-    for (what, held, total, unit) in amounts {
-        if held > total {
-            return Err(ResourcesError::Held {
-                what,
-                held: format!("{} {what}", held as f64 / unit),
-                offered: format!("{}", total as f64 / unit),
-            });
+    for (what, stated, held, total, unit) in amounts {
+        if held <= total {
+            continue;
         }
+        let refused = ResourcesError::Held {
+            what,
+            held: format!("{} {what}", held as f64 / unit),
+            offered: format!("{}", total as f64 / unit),
+        };
+        if stated {
+            return Err(refused);
+        }
+        tracing::warn!("{refused}");
     }
     let mut missing = held.ports.clone();
     for range in total.ports.ranges() {
@@ -205,7 +225,7 @@ pub(crate) fn keeps(offered: &Offered, saved: &Saved) -> Result<(), ResourcesErr
             missing.remove(port);
         });
     }
-    if missing.is_empty() {
+    if missing.is_empty() || stated.ports.is_none() {
         return Ok(());
     }
     Err(ResourcesError::Held {

@@ -169,7 +169,7 @@ pub async fn start<C: Connect>(config: Config, coordinators: C) -> Result<Runnin
     let offered = resources::offered(&config, disk.layout.root(), count)?;
     // Without a group of this node nothing of a former life runs: this may be another boot.
     if cgroup::parent_id(&disk.layout.cgroup_parent()).is_some() {
-        resources::keeps(&offered, &disk.found.saved)?;
+        resources::keeps(&config.resources, &offered, &disk.found.saved)?;
     }
     let (plain, own) = listen(config.http).await?;
     let (address, secured) = match &config.secured {

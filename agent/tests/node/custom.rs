@@ -1,7 +1,9 @@
 //! Executors of frameworks' own: real programs that speak the v1 executor API, with their tasks.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use gantry_wire::agent::{ExecutorMessage, LaunchCustom, ShutdownExecutor, StatusUpdate, to_agent};
@@ -47,8 +49,24 @@ fn executor_of(id: &str, command: &str) -> ExecutorInfo {
 }
 
 /// The program of these tests.
+/// A copy of this program where tasks see it, until the tests are over: a native task has a `/tmp` of
+/// its own, and this program may lie in the host's.
+pub(crate) static COPY: Mutex<Option<tempfile::TempDir>> = Mutex::new(None);
+
+fn own_copy() -> PathBuf {
+    let mut copy = COPY.lock().unwrap_or_else(PoisonError::into_inner);
+    let dir = copy.get_or_insert_with(|| {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let open = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(dir.path(), open).unwrap();
+        std::fs::copy(std::env::current_exe().unwrap(), dir.path().join("node")).unwrap();
+        dir
+    });
+    dir.path().join("node")
+}
+
 pub(crate) fn executor(id: &str, args: &str) -> ExecutorInfo {
-    let exe = std::env::current_exe().unwrap();
+    let exe = own_copy();
     let exe = exe.display();
     executor_of(id, &format!("env -0 > env && exec {exe} executor {args}"))
 }
@@ -339,10 +357,7 @@ pub(crate) fn ends_of_an_executor() {
 
 async fn stubborn(node: &Node) {
     // It does not heed SHUTDOWN.
-    let stubborn = format!(
-        "STUBBORN=1 exec {} executor json",
-        std::env::current_exe().unwrap().display()
-    );
+    let stubborn = format!("STUBBORN=1 exec {} executor json", own_copy().display());
     let info = executor_of("stubborn", &stubborn);
     node.launch_custom(launch(&info, &[task("stubborn-1", "run")]));
     let running = node

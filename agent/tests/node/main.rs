@@ -318,6 +318,7 @@ fn main() -> ExitCode {
             failed.push(name);
         }
     }
+    drop(custom::COPY.lock().map(|mut copy| copy.take()));
     if failed.is_empty() {
         return ExitCode::SUCCESS;
     }

@@ -144,8 +144,8 @@ fn a_secret_leaves_the_keepers_memory() {
             let found = count_in_memory(&process, text.as_bytes());
             assert_eq!(found, 0, "{what} in process {process}");
         }
-        // The search itself finds what is there.
-        assert!(count_in_memory(&process, b"gantry") > 0);
+        // The search itself reads what is there.
+        assert!(count_in_memory(&process, &[0; 8]) > 0, "{process}");
     }
 }
 
